@@ -1,0 +1,129 @@
+"""Facts of audio: formats by name, bytes to milliseconds and back, mu-law, resampling.
+
+PCM everywhere is signed 16-bit little-endian mono. Format names are ElevenLabs' (``pcm_16000``,
+``ulaw_8000``, ``mp3_44100_128``, ``opus_48000_64``), since clients and most providers already use them.
+"""
+
+import re
+from typing import Final, Literal, Self
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+Codec = Literal["pcm", "ulaw", "alaw", "mp3", "opus"]
+
+PCM_RATES_HZ: Final = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+_BYTES_PER_SAMPLE: Final = {"pcm": 2, "ulaw": 1, "alaw": 1}
+_CONTENT_TYPES: Final = {
+    "pcm": "application/octet-stream",
+    "ulaw": "audio/basic",
+    "alaw": "audio/x-alaw-basic",
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+}
+_NAME: Final = re.compile(r"(pcm|ulaw|alaw|mp3|opus)_(\d{4,5})(?:_(\d{2,3}))?")
+
+
+@attrs.frozen
+class AudioFormat:
+    """One audio format; ``str()`` gives back its name."""
+
+    codec: Codec
+    sample_rate_hz: int
+    bit_rate_kbps: int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a format's name.
+
+        Raises:
+            ValueError: there is no such format; the message says which there are.
+        """
+        match = _NAME.fullmatch(name)
+        if match is not None:
+            codec, rate, kbps = match[1], int(match[2]), match[3]
+            plain = codec in _BYTES_PER_SAMPLE
+            if plain == (kbps is None) and (codec != "pcm" or rate in PCM_RATES_HZ):
+                return cls(codec, rate, int(kbps) if kbps else None)  # type: ignore[arg-type]  # by the regex
+        rates = "|".join(map(str, PCM_RATES_HZ))
+        raise ValueError(
+            f"unknown audio format {name!r}; use pcm_<{rates}>, ulaw_8000, mp3_44100_128 or opus_48000_64"
+        )
+
+    def __str__(self) -> str:
+        tail = f"_{self.bit_rate_kbps}" if self.bit_rate_kbps else ""
+        return f"{self.codec}_{self.sample_rate_hz}{tail}"
+
+    @property
+    def content_type(self) -> str:
+        """The MIME type that the client contract gives this codec."""
+        return _CONTENT_TYPES[self.codec]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Bytes of one sample; 1 for compressed formats, which may be cut anywhere."""
+        return _BYTES_PER_SAMPLE.get(self.codec, 1)
+
+    @property
+    def bytes_per_second(self) -> int:
+        """Bytes of one second of sound; for MP3 and Opus by their constant bit rate."""
+        if self.bit_rate_kbps is not None:
+            return self.bit_rate_kbps * 125
+        return self.sample_rate_hz * self.bytes_per_sample
+
+    def duration_ms(self, size_bytes: int) -> float:
+        """How long ``size_bytes`` of this format sound, in milliseconds."""
+        return size_bytes * 1000 / self.bytes_per_second
+
+    def size_bytes(self, duration_ms: float) -> int:
+        """How many bytes (whole samples) sound for ``duration_ms``."""
+        samples = int(duration_ms * self.bytes_per_second / 1000) // self.bytes_per_sample
+        return samples * self.bytes_per_sample
+
+
+def ulaw_decode(data: bytes) -> bytes:
+    """G.711 mu-law to PCM of the same rate."""
+    return _ULAW_TO_PCM[np.frombuffer(data, np.uint8)].tobytes()
+
+
+def ulaw_encode(pcm: bytes) -> bytes:
+    """PCM to G.711 mu-law of the same rate."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
+    magnitude = np.minimum(np.abs(samples), _ULAW_CLIP) + _ULAW_BIAS
+    # The segment is the position of the highest set bit above bit 7.
+    exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
+    mantissa = (magnitude >> (exponent + 3)) & 0x0F
+    sign = np.where(samples < 0, 0x80, 0)
+    return (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8).tobytes()
+
+
+_ULAW_BIAS: Final = 0x84
+_ULAW_CLIP: Final = 32635
+
+
+def _ulaw_table() -> npt.NDArray[np.int16]:
+    code = ~np.arange(256, dtype=np.int32) & 0xFF
+    magnitude = (((code & 0x0F) << 3) + _ULAW_BIAS) << ((code >> 4) & 7)
+    return np.where(code & 0x80, _ULAW_BIAS - magnitude, magnitude - _ULAW_BIAS).astype("<i2")
+
+
+_ULAW_TO_PCM: Final = _ulaw_table()
+
+
+class Resampler:
+    """PCM at one rate to PCM at another, as a stream: state carries over between chunks."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self._stream = (
+            None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="int16", quality="HQ")
+        )
+
+    def feed(self, pcm: bytes, *, last: bool = False) -> bytes:
+        """Resample whole samples; with ``last`` the tail held back by the filter comes too."""
+        if self._stream is None:
+            return pcm
+        out: npt.NDArray[np.int16] = self._stream.resample_chunk(np.frombuffer(pcm, "<i2"), last=last)
+        return out.tobytes()

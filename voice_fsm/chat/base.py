@@ -1,0 +1,59 @@
+"""Chat: what the user said in, the assistant's reply out, as it streams.
+
+To add a provider: one file beside this one with a class that satisfies `ChatProvider`, and one line in
+``runtime/services.py``.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import attrs
+
+from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.options import BackendOptions
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest:
+    """One turn's question."""
+
+    session_id: str
+    turn_id: int
+    text: str
+    """What the user said or typed: data, never instructions to the server."""
+    history: tuple[Exchange, ...] = ()
+    """Earlier turns, oldest first; the assistant's side holds only what was heard."""
+    backend: BackendOptions = BackendOptions()
+
+
+@attrs.frozen
+class ReplyText:
+    """The next piece of the reply; pieces concatenate to the whole, spaces included."""
+
+    text: str
+
+
+@attrs.frozen
+class ReplyMetadata:
+    """What the backend said beside the text; goes to the client in `assistant.message`."""
+
+    data: Mapping[str, Any]
+
+
+ReplyPart = ReplyText | ReplyMetadata
+
+
+class ChatProvider(Protocol):
+    """A chat backend, shared by all sessions of the process; it holds no session's state."""
+
+    name: str
+
+    def reply(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
+        """Ask. Leaving the context closes the call, finished or not.
+
+        The provider keeps the deadlines of its own settings (connect, first byte, between pieces).
+
+        Raises:
+            ProviderError: on entering or while iterating.
+        """

@@ -1,0 +1,136 @@
+"""Everything that can go wrong and be told to somebody.
+
+    VoiceError
+    ├── ConfigError      a setting is wrong: the server does not start
+    ├── ClientError      the peer asked for something it may not have: told to the peer, the session lives
+    └── ProviderError    an upstream failed: ends a turn or a link, the session lives
+
+A mistake of our own has no class here: it ends its session, is logged, and closes with 1011.
+Each error has a stable ``code`` (snake_case) which clients may branch on and which ``docs/errors.md`` lists.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class ClientFault(StrEnum):
+    """Codes of errors that the peer can mend. The sentence beside each is for the docs."""
+
+    MALFORMED_MESSAGE = "malformed_message"
+    UNKNOWN_TYPE = "unknown_type"
+    INVALID_FIELD = "invalid_field"
+    NOT_CONFIGURED = "not_configured"
+    FRONTEND_AUTH_DISABLED = "frontend_auth_disabled"
+    INVALID_AUDIO = "invalid_audio"
+    AUDIO_TOO_FAST = "audio_too_fast"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    RESUME_UNAVAILABLE = "resume_unavailable"
+
+
+CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
+    ClientFault.MALFORMED_MESSAGE: "The frame is not a JSON object with a `type`.",
+    ClientFault.UNKNOWN_TYPE: "No message of this `type` exists.",
+    ClientFault.INVALID_FIELD: "A field is missing or has a wrong type or value; `field` is its path.",
+    ClientFault.NOT_CONFIGURED: "Send `session.configure` first.",
+    ClientFault.FRONTEND_AUTH_DISABLED: "This server does not take backend credentials from clients.",
+    ClientFault.INVALID_AUDIO: "The audio is not base64, or not whole samples of the configured format.",
+    ClientFault.AUDIO_TOO_FAST: "Microphone audio came too far ahead of real time; the surplus was dropped.",
+    ClientFault.UNSUPPORTED_FORMAT: "The engine in use cannot read or write this audio format.",
+    ClientFault.RESUME_UNAVAILABLE: "The resume token is unknown; the session starts afresh.",
+}
+
+
+class Upstream(StrEnum):
+    STT = "stt"
+    CHAT = "chat"
+    TTS = "tts"
+
+
+class ProviderFault(StrEnum):
+    """How an upstream failed. The code a client sees is ``{upstream}_{fault}``, e.g. ``chat_timeout``."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    TRUNCATED = "truncated"
+    BAD_RESPONSE = "bad_response"
+    SERVER_ERROR = "server_error"
+    OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    AUTH_FAILED = "auth_failed"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+    LOST = "lost"
+
+
+PROVIDER_FAULTS: Final[dict[ProviderFault, tuple[bool, str]]] = {
+    # fault: (may the same request succeed later?, meaning)
+    ProviderFault.UNREACHABLE: (True, "No connection: refused, DNS or TLS failure."),
+    ProviderFault.TIMEOUT: (True, "No answer within the deadline."),
+    ProviderFault.STALLED: (True, "The answer began, then nothing more came within the deadline."),
+    ProviderFault.TRUNCATED: (True, "The answer broke off before its end."),
+    ProviderFault.BAD_RESPONSE: (True, "The answer could not be understood."),
+    ProviderFault.SERVER_ERROR: (True, "The upstream reported a fault of its own."),
+    ProviderFault.OVERLOADED: (True, "The upstream, or this machine's engine, has no capacity left."),
+    ProviderFault.RATE_LIMITED: (True, "Too many requests."),
+    ProviderFault.QUOTA_EXCEEDED: (False, "The account's quota is used up."),
+    ProviderFault.AUTH_FAILED: (False, "The upstream refused the credentials."),
+    ProviderFault.REJECTED: (False, "The upstream refused the request itself."),
+    ProviderFault.UNAVAILABLE: (False, "Not configured or not installed on this server."),
+    ProviderFault.LOST: (True, "The link broke and could not be made again in time."),
+}
+
+
+class VoiceError(Exception):
+    """Base of all errors with a code and a sentence for a person."""
+
+    def __init__(self, code: str, message: str, *, field: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+        """Path of the field at fault, such as ``stt.sample_rate``, where there is one."""
+        self.retryable = retryable
+        """Whether the same request may succeed later."""
+
+
+class ConfigError(VoiceError):
+    """A setting is wrong. ``field`` names the environment variable."""
+
+    def __init__(self, variable: str, message: str) -> None:
+        super().__init__("config_error", f"{variable}: {message}", field=variable)
+
+
+class ClientError(VoiceError):
+    """The peer's mistake: an `error` event, and the session goes on."""
+
+    def __init__(self, fault: ClientFault, message: str, *, field: str | None = None) -> None:
+        super().__init__(fault.value, message, field=field)
+        self.fault = fault
+
+
+class ProviderError(VoiceError):
+    """An upstream failed. ``message`` is for the end user and never holds a secret or a raw body."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        fault: ProviderFault,
+        message: str,
+        *,
+        field: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(
+            f"{upstream.value}_{fault.value}", message, field=field, retryable=PROVIDER_FAULTS[fault][0]
+        )
+        self.upstream = upstream
+        self.fault = fault
+        self.status = status
+        """HTTP status or WebSocket close code, for the operator's log."""
+        self.request_id = request_id
+        """The upstream's own id of the request, for the operator's log."""
+        self.retry_after_s = retry_after_s

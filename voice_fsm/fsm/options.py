@@ -1,0 +1,86 @@
+"""What one session was asked to be: frozen, complete (defaults filled in), changed by ``attrs.evolve``."""
+
+from typing import Literal
+
+import attrs
+
+from voice_fsm.audio import AudioFormat
+
+PCM_16K = AudioFormat("pcm", 16000)
+PCM_24K = AudioFormat("pcm", 24000)
+
+
+@attrs.frozen(kw_only=True)
+class SttOptions:
+    """How speech is transcribed. ``None`` leaves the choice to the provider."""
+
+    audio_format: AudioFormat = PCM_16K
+    """What `audio.append` and binary frames hold; PCM or mu-law."""
+    commit_strategy: Literal["vad", "manual"] = "vad"
+    model_id: str | None = None
+    language_code: str | None = None
+    vad_threshold: float | None = None
+    vad_silence_threshold_secs: float | None = None
+    min_speech_duration_ms: int | None = None
+    min_silence_duration_ms: int | None = None
+    include_timestamps: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class VoiceSettings:
+    """How the voice sounds. ``None`` leaves the choice to the provider."""
+
+    stability: float | None = None
+    similarity_boost: float | None = None
+    style: float | None = None
+    use_speaker_boost: bool | None = None
+    speed: float | None = None
+    """1.0 is the voice's own pace."""
+
+
+@attrs.frozen(kw_only=True)
+class TtsOptions:
+    """How replies are spoken."""
+
+    output_format: AudioFormat = PCM_24K
+    voice_id: str | None = None
+    model_id: str | None = None
+    voice_settings: VoiceSettings = VoiceSettings()
+
+
+@attrs.frozen(kw_only=True)
+class BackendOptions:
+    """Which chat backend answers, where a client may choose it. Empty: the server's own."""
+
+    registration_id: str | None = None
+    provider: str | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
+    model: str | None = None
+    base_url: str | None = None
+    system_prompt: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class TurnOptions:
+    """When the user is taken to interrupt, to go on, or to have left."""
+
+    barge_in: Literal["partial", "off"] = "partial"
+    min_words: int = 1
+    """Words a partial needs before it interrupts."""
+    min_speech_ms: int = 0
+    """How long an utterance has to go on before it interrupts."""
+    grace_ms: int = 0
+    """How long after the first audio of a turn nothing said interrupts it."""
+    merge_window_ms: int | None = None
+    """How long after a commit a further one, while the assistant still thinks, is joined to it; ``None``: always."""
+    idle_timeout_s: float = 600.0
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """All of one session's choices."""
+
+    stt: SttOptions = SttOptions()
+    tts: TtsOptions = TtsOptions()
+    backend: BackendOptions = BackendOptions()
+    turn: TurnOptions = TurnOptions()
