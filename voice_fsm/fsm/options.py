@@ -72,7 +72,7 @@ class TurnOptions:
     grace_ms: int = 0
     """How long after the first audio of a turn nothing said interrupts it."""
     merge_window_ms: int | None = None
-    """How long after a commit a further one, while the assistant still thinks, is joined to it; ``None``: always."""
+    """How long after a commit a further one is joined to it while the assistant thinks; ``None``: always."""
     idle_timeout_s: float = 600.0
 
 
