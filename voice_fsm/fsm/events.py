@@ -4,7 +4,7 @@ Events that belong to a turn carry its number; a number other than the current t
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -39,6 +39,13 @@ class Configure(Event):
 
 
 @attrs.frozen(kw_only=True)
+class Update(Event):
+    """The client changed settings; a running turn goes on with the old ones."""
+
+    options: SessionOptions
+
+
+@attrs.frozen(kw_only=True)
 class TextPrompt(Event):
     """The user typed instead of speaking."""
 
@@ -61,6 +68,15 @@ class PlaybackProgress(Event):
 
 
 @attrs.frozen(kw_only=True)
+class BadInput(Event):
+    """The client sent what cannot be served; it is told, and the session goes on."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Disconnect(Event):
     """The socket is gone; nobody can be told anything any more."""
 
@@ -74,8 +90,7 @@ class Drain(Event):
 class Abort(Event):
     """The session cannot go on: the client broke the rules beyond repair, or we have a fault."""
 
-    reason: str
-    """For `session.closing`: ``policy`` or ``error``."""
+    reason: Literal["policy", "error"]
     close_code: int
     code: str
     message: str
@@ -139,13 +154,20 @@ class ReplyComplete(TurnEvent):
     metadata: Mapping[str, Any]
 
 
-@attrs.frozen(kw_only=True)
-class SpeechAligned(TurnEvent):
-    """The turn's audio from ``start_ms`` on says ``text``, up to ``end_ms`` where that is known."""
+@attrs.frozen
+class SpokenSpan:
+    """The turn's audio says ``text`` from ``start_ms`` on, up to ``end_ms`` or else the next span's start."""
 
     text: str
     start_ms: float
     end_ms: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SpeechAligned(TurnEvent):
+    """Which text the turn's audio says, and when."""
+
+    spans: tuple[SpokenSpan, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -162,12 +184,7 @@ class AudioSent(TurnEvent):
 
 @attrs.frozen(kw_only=True)
 class TurnDone(TurnEvent):
-    """The turn's task has produced everything; all its audio is queued."""
-
-
-@attrs.frozen(kw_only=True)
-class AudioDrained(TurnEvent):
-    """All audio of the turn has gone to the client."""
+    """The turn has produced everything, and all its audio has gone to the client."""
 
 
 @attrs.frozen(kw_only=True)
@@ -187,9 +204,14 @@ class Tick(Event):
     """The time that `Session.deadline_s` named has come."""
 
 
-ClientEvent = Configure | TextPrompt | Interrupt | PlaybackProgress
+AnyTurnEvent = ReplyStarted | ReplyComplete | SpeechAligned | FirstAudio | AudioSent | TurnDone | TurnFailed
 AnyEvent = (
-    ClientEvent
+    Configure
+    | Update
+    | TextPrompt
+    | Interrupt
+    | PlaybackProgress
+    | BadInput
     | Disconnect
     | Drain
     | Abort
@@ -197,13 +219,6 @@ AnyEvent = (
     | SttFailed
     | Partial
     | Committed
-    | ReplyStarted
-    | ReplyComplete
-    | SpeechAligned
-    | FirstAudio
-    | AudioSent
-    | TurnDone
-    | AudioDrained
-    | TurnFailed
+    | AnyTurnEvent
     | Tick
 )

@@ -1,0 +1,172 @@
+"""What a session asks of the runtime, in order. Commands are carried out; notices are told to the client.
+
+No effect waits: cancelling is a plain call, and a notice goes into the outgoing queue.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from voice_fsm.fsm.events import Word
+from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.options import SessionOptions, SttOptions
+
+Outcome = Literal["completed", "interrupted", "cancelled", "failed"]
+InterruptReason = Literal["speech", "prompt", "client", "configure", "closing"]
+ClosingReason = Literal["idle", "max_duration", "draining", "policy", "error"]
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class EnsureStt:
+    """Have a link to the recogniser with these options; one that is up with the same options stays."""
+
+    options: SttOptions
+
+
+@attrs.frozen(kw_only=True)
+class StartTurn:
+    """Ask the chat backend and speak its reply."""
+
+    turn_id: int
+    text: str
+    session_id: str
+    history: tuple[Exchange, ...]
+    options: SessionOptions
+
+
+@attrs.frozen
+class CancelTurn:
+    """Stop the turn's work and drop all its output that has not been sent."""
+
+    turn_id: int
+
+
+@attrs.frozen
+class CloseSession:
+    """Send what is queued, close the socket with this code, end the session."""
+
+    close_code: int
+
+
+Command = EnsureStt | StartTurn | CancelTurn | CloseSession
+
+
+# --- notices ----------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Configured:
+    session_id: str
+    options: SessionOptions
+
+
+@attrs.frozen
+class SttStarted:
+    session_id: str
+    config: Mapping[str, Any]
+
+
+@attrs.frozen
+class PartialHeard:
+    text: str
+
+
+@attrs.frozen
+class UtteranceCommitted:
+    text: str
+    words: tuple[Word, ...]
+
+
+@attrs.frozen
+class TurnStarted:
+    turn_id: int
+    text: str
+
+
+@attrs.frozen
+class ReplyTold:
+    turn_id: int
+    text: str
+    metadata: Mapping[str, Any]
+
+
+@attrs.frozen
+class AudioStarted:
+    turn_id: int
+
+
+@attrs.frozen
+class AudioEnded:
+    turn_id: int
+
+
+@attrs.frozen
+class TurnInterrupted:
+    turn_id: int
+    reason: InterruptReason
+    heard_text: str
+    heard_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class TurnTimed:
+    """How long each stage took, in ms after the commit; ``None`` for a stage that was not reached."""
+
+    turn_id: int
+    first_text_ms: float | None
+    first_speech_ms: float | None
+    first_audio_sent_ms: float | None
+    playback_done_ms: float | None
+
+
+@attrs.frozen
+class TurnEnded:
+    turn_id: int
+    outcome: Outcome
+
+
+@attrs.frozen(kw_only=True)
+class StateChanged:
+    source: str
+    target: str
+    input: str
+    at_ms: float
+    """Since the session was opened."""
+
+
+@attrs.frozen(kw_only=True)
+class ErrorTold:
+    code: str
+    message: str
+    field: str | None = None
+    turn_id: int | None = None
+    retryable: bool = False
+    fatal: bool = False
+
+
+@attrs.frozen
+class Closing:
+    reason: ClosingReason
+
+
+Notice = (
+    Configured
+    | SttStarted
+    | PartialHeard
+    | UtteranceCommitted
+    | TurnStarted
+    | ReplyTold
+    | AudioStarted
+    | AudioEnded
+    | TurnInterrupted
+    | TurnTimed
+    | TurnEnded
+    | StateChanged
+    | ErrorTold
+    | Closing
+)
+Effect = Command | Notice

@@ -1,0 +1,251 @@
+"""The typed door to the chart: one event in, the effects it has out."""
+
+import math
+from typing import assert_never
+
+import attrs
+
+from voice_fsm.fsm.chart import Closure, Facts, SessionChart
+from voice_fsm.fsm.effects import (
+    CloseSession,
+    Configured,
+    Effect,
+    EnsureStt,
+    ErrorTold,
+    PartialHeard,
+    ReplyTold,
+    SttStarted,
+    UtteranceCommitted,
+)
+from voice_fsm.fsm.events import (
+    Abort,
+    AnyEvent,
+    AnyTurnEvent,
+    AudioSent,
+    BadInput,
+    Committed,
+    Configure,
+    Disconnect,
+    Drain,
+    FirstAudio,
+    Interrupt,
+    Partial,
+    PlaybackProgress,
+    ReplyComplete,
+    ReplyStarted,
+    SpeechAligned,
+    SttFailed,
+    SttOpened,
+    TextPrompt,
+    Tick,
+    TurnDone,
+    TurnEvent,
+    TurnFailed,
+    Update,
+)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How long a session may do what, in seconds."""
+
+    configure_within_s: float = 30.0
+    session_s: float = 3600.0
+    thinking_s: float = 180.0
+    """Backstop: the deadlines of chat and TTS are shorter."""
+    history_turns: int = 20
+
+
+class Session:
+    """A session's brain. Pure: the same events give the same effects.
+
+    ``receive`` is not re-entrant: carry out the effects before the next event.
+    """
+
+    def __init__(self, limits: Limits, *, at_s: float) -> None:
+        self._limits = limits
+        self._facts = Facts(opened_s=at_s, now_s=at_s, history_turns=limits.history_turns)
+        self._chart = SessionChart(self._facts)
+
+    @property
+    def state(self) -> str:
+        """Where the chart is: ``unconfigured``, ``listening``, ``thinking``, ``speaking`` or ``closed``."""
+        return str(self._facts.state)
+
+    @property
+    def deadline_s(self) -> float:
+        """When to send the next `Tick`; infinity for never. Changes with every event."""
+        return min((due_s for due_s, _ in self._deadlines()), default=math.inf)
+
+    def receive(self, event: AnyEvent) -> tuple[Effect, ...]:
+        """Take one event; give the effects to carry out, in order."""
+        facts = self._facts
+        if facts.state == "closed":
+            return ()
+        facts.now_s = event.at_s
+        if facts.state == "unconfigured":
+            self._before_configuration(event)
+        elif not isinstance(event, TurnEvent):
+            self._take(event)
+        elif facts.turn is not None and facts.turn.turn_id == event.turn_id:
+            self._take_from_turn(event)
+        effects = tuple(facts.effects)
+        facts.effects.clear()
+        return effects
+
+    def _before_configuration(self, event: AnyEvent) -> None:
+        match event:
+            case Configure() | BadInput() | Disconnect() | Drain() | Abort() | Tick():
+                self._take(event)
+            case Update() | TextPrompt() | Interrupt() | PlaybackProgress():
+                self._emit(ErrorTold(code="not_configured", message="Send session.configure first."))
+            case _:  # Reports of links and turns that this session does not have.
+                pass
+
+    def _take(  # noqa: C901, PLR0912  # one flat table, an event a line or two
+        self,
+        event: Configure
+        | Update
+        | TextPrompt
+        | Interrupt
+        | PlaybackProgress
+        | BadInput
+        | Disconnect
+        | Drain
+        | Abort
+        | SttOpened
+        | SttFailed
+        | Partial
+        | Committed
+        | Tick,
+    ) -> None:
+        facts = self._facts
+        match event:
+            case Configure():
+                facts.quiet_since_s = event.at_s
+                self._chart.send("configure", message=event)
+            case Update():
+                facts.options = event.options
+                self._emit(EnsureStt(event.options.stt), Configured(facts.session_id, event.options))
+            case TextPrompt():
+                self._chart.send("utterance", message=event)
+            case Partial():
+                self._partial(event)
+            case Committed():
+                self._committed(event)
+            case Interrupt():
+                if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
+                    self._chart.send("interrupt", message=event)
+            case PlaybackProgress():
+                if facts.turn is not None and facts.turn.turn_id == event.turn_id:
+                    facts.turn.clock.progress_reported(event.played_ms, event.at_s)
+            case SttOpened():
+                self._emit(SttStarted(event.session_id, event.config))
+            case SttFailed():
+                self._emit(ErrorTold(code=event.code, message=event.message, retryable=event.retryable))
+            case BadInput():
+                self._emit(ErrorTold(code=event.code, message=event.message, field=event.field))
+            case Tick():
+                self._tick()
+            case Disconnect():
+                self._close(Closure(close_code=1000))
+            case Drain():
+                self._close(Closure(close_code=1012, reason="draining"))
+            case Abort():
+                error = ErrorTold(code=event.code, message=event.message, fatal=True)
+                self._close(Closure(close_code=event.close_code, reason=event.reason, error=error))
+            case _:
+                assert_never(event)
+
+    def _take_from_turn(self, event: AnyTurnEvent) -> None:
+        facts, turn = self._facts, self._facts.current
+        match event:
+            case ReplyStarted():
+                turn.first_text_s = event.at_s
+            case ReplyComplete():
+                turn.reply_text = event.text
+                self._emit(ReplyTold(turn.turn_id, event.text, event.metadata))
+            case SpeechAligned():
+                turn.spans.extend(event.spans)
+            case FirstAudio():
+                if facts.state == "thinking":
+                    self._chart.send("first_audio")
+            case AudioSent():
+                turn.audio_sent(event.duration_ms, event.at_s)
+            case TurnDone():
+                if turn.sent_s is None:
+                    self._chart.send("turn_done")
+            case TurnFailed():
+                self._chart.send("turn_failed", message=event)
+            case _:
+                assert_never(event)
+
+    def _partial(self, event: Partial) -> None:
+        facts = self._facts
+        if not event.text.strip():
+            return
+        if facts.speech_since_s is None:
+            facts.speech_since_s = event.at_s
+        facts.quiet_since_s = event.at_s
+        self._emit(PartialHeard(event.text))
+        if facts.state == "speaking":
+            self._chart.send("barge_in", message=event)
+
+    def _committed(self, event: Committed) -> None:
+        facts = self._facts
+        facts.quiet_since_s = event.at_s
+        self._emit(UtteranceCommitted(event.text, event.words))
+        if event.text.strip():
+            self._chart.send("utterance", message=event)
+        facts.speech_since_s = None
+
+    def _deadlines(self) -> list[tuple[float, str]]:
+        """What time alone can bring about in this state, and when."""
+        facts, limits = self._facts, self._limits
+        due = [(facts.opened_s + limits.session_s, "max_duration")]
+        match facts.state:
+            case "unconfigured":
+                due.append((facts.opened_s + limits.configure_within_s, "configure"))
+            case "listening":
+                due.append((facts.quiet_since_s + facts.options.turn.idle_timeout_s, "idle"))
+            case "thinking":
+                due.append((facts.current.started_s + limits.thinking_s, "thinking"))
+            case "speaking" if facts.current.sent_s is not None:
+                due.append((facts.current.clock.over_at_s(), "playback"))
+            case "closed":
+                return []
+        return due
+
+    def _tick(self) -> None:
+        facts = self._facts
+        due_s, what = min(self._deadlines())
+        if due_s > facts.now_s:
+            return
+        match what:
+            case "playback":
+                self._chart.send("playback_over")
+            case "thinking":
+                failed = TurnFailed(
+                    at_s=facts.now_s,
+                    turn_id=facts.current.turn_id,
+                    code="turn_timeout",
+                    message="The assistant took too long to answer.",
+                    retryable=True,
+                )
+                self._chart.send("turn_failed", message=failed)
+            case "idle":
+                self._close(Closure(close_code=1000, reason="idle"))
+            case "max_duration":
+                self._close(Closure(close_code=1000, reason="max_duration"))
+            case "configure":
+                error = ErrorTold(
+                    code="configure_timeout", message="No session.configure came in time.", fatal=True
+                )
+                self._close(Closure(close_code=1008, reason="policy", error=error))
+
+    def _close(self, closure: Closure) -> None:
+        self._chart.send("close", message=closure)
+        self._emit(CloseSession(closure.close_code))
+
+    def _emit(self, *effects: Effect) -> None:
+        self._facts.effects.extend(effects)

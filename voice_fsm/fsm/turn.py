@@ -1,0 +1,55 @@
+"""The ledger of one turn: what was asked, what was said of the answer, and when."""
+
+import attrs
+
+from voice_fsm.fsm.effects import TurnTimed
+from voice_fsm.fsm.events import SpokenSpan
+from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.playback import PlaybackClock, heard_text
+
+
+@attrs.define(kw_only=True)
+class Turn:
+    """Facts about the turn in hand. In which phase it is, only the chart says."""
+
+    turn_id: int
+    user_text: str
+    started_s: float
+    reply_text: str = ""
+    spans: list[SpokenSpan] = attrs.field(factory=list)
+    clock: PlaybackClock = attrs.field(factory=PlaybackClock)
+    first_text_s: float | None = None
+    first_speech_s: float | None = None
+    first_audio_sent_s: float | None = None
+    sent_s: float | None = None
+    """When the last of the turn's output had gone to the client."""
+
+    def audio_sent(self, duration_ms: float, at_s: float) -> None:
+        if self.first_audio_sent_s is None:
+            self.first_audio_sent_s = at_s
+        self.clock.audio_sent(duration_ms, at_s)
+
+    def audible_ms(self, at_s: float) -> float:
+        """How long ago its first audio was sent."""
+        return 0.0 if self.first_audio_sent_s is None else (at_s - self.first_audio_sent_s) * 1000
+
+    def heard_text(self, at_s: float) -> str:
+        return heard_text(self.spans, self.clock.sent_ms, self.clock.heard_ms(at_s))
+
+    def completed(self) -> Exchange:
+        return Exchange(self.user_text, self.reply_text)
+
+    def cut_short(self, at_s: float) -> Exchange:
+        return Exchange(self.user_text, self.heard_text(at_s), interrupted=True)
+
+    def timed(self, playback_done_s: float | None) -> TurnTimed:
+        return TurnTimed(
+            turn_id=self.turn_id,
+            first_text_ms=self._after_start_ms(self.first_text_s),
+            first_speech_ms=self._after_start_ms(self.first_speech_s),
+            first_audio_sent_ms=self._after_start_ms(self.first_audio_sent_s),
+            playback_done_ms=self._after_start_ms(playback_done_s),
+        )
+
+    def _after_start_ms(self, at_s: float | None) -> float | None:
+        return None if at_s is None else (at_s - self.started_s) * 1000
