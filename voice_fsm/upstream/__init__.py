@@ -1,0 +1,1 @@
+"""How upstreams are called: deadlines, the mapping of their failures, retries."""

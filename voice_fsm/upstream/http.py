@@ -1,0 +1,218 @@
+"""One call to an upstream over HTTP: sent, awaited and closed, within its deadlines.
+
+async with ask(client, request, upstream=Upstream.TTS, deadlines=deadlines) as answer:
+    async for chunk in answer: ...
+"""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Final, Self, TypeVar
+
+import attrs
+import httpx
+import trio
+
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.upstream.faults import RefusedError, httpx_errors_as, provider_error, refused, request_id
+
+T = TypeVar("T")
+
+MAX_ERROR_BODY_BYTES: Final = 32 * 1024
+_ERROR_BODY_S: Final = 2.0
+_DRAIN_S: Final = 0.1
+_GOODBYE_S: Final = 1.0
+
+
+@attrs.frozen(kw_only=True)
+class Deadlines:
+    """How long one call may take, in seconds. Only waiting counts, not the caller's own work in between."""
+
+    connect_s: float = 5.0
+    """Until there is a connection, TLS included, or a free place in the pool."""
+    first_byte_s: float = 15.0
+    """From asking to the first byte of the answer's body."""
+    stall_s: float = 10.0
+    """From one chunk of the body to the next."""
+    total_s: float = 120.0
+
+
+def open_client(
+    *, max_connections: int = 1000, verify: ssl.SSLContext | bool = True, trust_env: bool = True
+) -> httpx.AsyncClient:
+    """Make the HTTP client that all adapters of the process share; it is closed by ``async with``.
+
+    It keeps no cookies, which would travel from one session to another, follows no redirects, which could
+    lead away from the addresses that the operator allowed, and asks for uncompressed answers, which stream
+    without delay. ``trust_env`` honours the usual proxy and certificate variables.
+    """
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=trust_env,
+        follow_redirects=False,
+        limits=httpx.Limits(
+            max_connections=max_connections, max_keepalive_connections=100, keepalive_expiry=30
+        ),
+        timeout=httpx.Timeout(10.0),
+        headers={"User-Agent": f"voice-fsm/{version('voice-fsm')}", "Accept-Encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+class Answer:
+    """An upstream's answer: its status was a success, its body comes as an iterator of chunks, never empty.
+
+    Iterating raises `ProviderError`: STALLED or TIMEOUT by the deadlines, TRUNCATED, BAD_RESPONSE.
+    """
+
+    def __init__(self, response: httpx.Response, upstream: Upstream, patience: "_Patience") -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """Without parameters, in lower case; blank if the upstream gave none."""
+        self.request_id = request_id(response.headers)
+        """The upstream's own id of this call, for the operator's log."""
+        self._response = response
+        self._upstream = upstream
+        self._patience = patience
+        self._chunks = response.aiter_raw()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with httpx_errors_as(self._upstream):
+            while True:
+                chunk = await self._patience.wait_for(lambda: anext(self._chunks, None))
+                if chunk is None:
+                    raise StopAsyncIteration
+                if chunk:
+                    self._patience.has_begun()
+                    return chunk
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            ProviderError: as by iterating; BAD_RESPONSE too if it is longer than ``limit_bytes``.
+        """
+        body = bytearray()
+        async for chunk in self:
+            body += chunk
+            if len(body) > limit_bytes:
+                raise self.error(ProviderFault.BAD_RESPONSE)
+        return bytes(body)
+
+    async def read_json(self, limit_bytes: int) -> object:
+        """Read the whole body as one JSON value.
+
+        Raises:
+            ProviderError: as `read`; BAD_RESPONSE too if it is not JSON.
+        """
+        body = await self.read(limit_bytes)
+        try:
+            value: object = json.loads(body)
+        except (ValueError, RecursionError):
+            raise self.error(ProviderFault.BAD_RESPONSE) from None
+        return value
+
+    async def drain(self) -> None:
+        """Take the little that is left once the answer is known, so that its connection can serve again."""
+        with trio.move_on_after(_DRAIN_S), suppress(ProviderError):
+            async for _ in self:
+                pass
+
+    def error(self, fault: ProviderFault, message: str | None = None) -> ProviderError:
+        """Make the error of this answer; raising it is the caller's."""
+        return provider_error(self._upstream, fault, message, status=self.status, request_id=self.request_id)
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the body is unfinished."""
+        with trio.move_on_after(_GOODBYE_S, shield=True):
+            await self._response.aclose()
+            await self._exhaust()
+
+    async def _exhaust(self) -> None:
+        """Run the iterator into the closed connection.
+
+        It is six nested async generators of httpx and httpcore, which closing does not end; those left for
+        the garbage collector each cost a ResourceWarning and a task of Trio's.
+        """
+        with suppress(httpx.HTTPError, httpx.StreamError):
+            async for _ in self._chunks:
+                pass
+
+
+@asynccontextmanager
+async def ask(
+    client: httpx.AsyncClient, request: httpx.Request, *, upstream: Upstream, deadlines: Deadlines
+) -> AsyncIterator[Answer]:
+    """Send a request of ``client.build_request`` and wait for its answer's head.
+
+    Leaving the context ends the call, finished or not.
+
+    Raises:
+        RefusedError: on entering: the status is no success.
+        ProviderError: on entering: no answer; see `httpx_errors_as` and `Deadlines`.
+    """
+    patience = _Patience(upstream, deadlines)
+    request.extensions["timeout"] = {"connect": deadlines.connect_s, "pool": deadlines.connect_s}
+    with httpx_errors_as(upstream):
+        response = await patience.wait_for(lambda: client.send(request, stream=True))
+    answer = Answer(response, upstream, patience)
+    try:
+        if not response.is_success:
+            raise await _refusal(answer, upstream)
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise answer.error(ProviderFault.BAD_RESPONSE)
+        yield answer
+    finally:
+        await answer.aclose()
+
+
+async def _refusal(answer: Answer, upstream: Upstream) -> RefusedError:
+    body = bytearray()
+    with trio.move_on_after(_ERROR_BODY_S), suppress(ProviderError):
+        async for chunk in answer:
+            body += chunk
+            if len(body) >= MAX_ERROR_BODY_BYTES:
+                break
+    return refused(upstream, answer.status, answer.headers, bytes(body[:MAX_ERROR_BODY_BYTES]))
+
+
+class _Patience:
+    """What is left of one call's deadlines."""
+
+    def __init__(self, upstream: Upstream, deadlines: Deadlines) -> None:
+        self._upstream = upstream
+        self._left_s = deadlines.total_s
+        self._step_s = deadlines.first_byte_s
+        self._stall_s = deadlines.stall_s
+        self._begun = False
+
+    def has_begun(self) -> None:
+        """Note that content came: from now on the time between two chunks counts."""
+        self._begun = True
+        self._step_s = self._stall_s
+
+    async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Wait for one step of the call.
+
+        Raises:
+            ProviderError: TIMEOUT or STALLED.
+        """
+        started_at = trio.current_time()
+        with trio.move_on_after(min(self._step_s, self._left_s)):
+            result = await step()
+            self._spend(trio.current_time() - started_at)
+            return result
+        stalled = self._begun and self._step_s < self._left_s
+        raise provider_error(self._upstream, ProviderFault.STALLED if stalled else ProviderFault.TIMEOUT)
+
+    def _spend(self, waited_s: float) -> None:
+        self._left_s = max(0.0, self._left_s - waited_s)
+        if not self._begun:
+            self._step_s = max(0.0, self._step_s - waited_s)
