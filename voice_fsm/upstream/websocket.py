@@ -1,0 +1,355 @@
+"""WebSocket connections to upstreams: opened, held and closed so that nothing is left behind.
+
+    async with open_websocket(url, upstream=Upstream.STT, headers=[("xi-api-key", key)]) as connection:
+        await connection.send_message(...)
+        await connection.get_message()
+
+The connection is trio-websocket's; what its version 0.12.2 leaves to its user is done here:
+
+- it waits for ever when the peer hangs up in the middle of the opening handshake, and loses the status of
+  a refusal whose body is ended by hanging up: `_UpgradeStream` reads the answer along with it;
+- its reader task can fail, e.g. with a LocalProtocolError when a ping comes during the closing handshake:
+  `_hold_connection` ends such failures, and the connection with them;
+- it leaves the stream open when the peer closes first, and waits a minute for a peer that never does.
+"""
+
+import math
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from importlib.metadata import version
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import certifi
+import h11
+import structlog
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.upstream.faults import provider_error, refused
+
+log = structlog.get_logger()
+
+Dial = Callable[[str, int], Awaitable[trio.abc.HalfCloseableStream]]
+"""Opens the stream to a host and port; raises OSError."""
+
+_GOODBYE_S: Final = 1.0
+"""How long the peer may take to answer our close frame."""
+_HASTY_GOODBYE_S: Final = 0.1
+"""The same when we are cancelled and somebody waits for us to be gone."""
+_UNACKNOWLEDGED_S: Final = 15.0
+"""How long sent bytes may stay unacknowledged before the peer's host counts as gone."""
+_REFUSAL_S: Final = 1.0
+_MAX_REFUSAL_BYTES: Final = 32 * 1024
+_RECEIVE_BYTES: Final = 64 * 1024
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+_WS_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+
+_SWITCHING_PROTOCOLS: Final = 101
+_REDIRECTION: Final = 300
+_UPGRADE_REQUEST: Final = h11.Request(
+    method="GET", target="/", headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+)
+"""Tells h11 only what kind of answer to expect; the real request is trio-websocket's."""
+
+_CLOSE_FAULTS: Final = {
+    1002: ProviderFault.BAD_RESPONSE,
+    1003: ProviderFault.BAD_RESPONSE,
+    1007: ProviderFault.BAD_RESPONSE,
+    1008: ProviderFault.REJECTED,
+    1009: ProviderFault.BAD_RESPONSE,
+    1010: ProviderFault.BAD_RESPONSE,
+    1011: ProviderFault.SERVER_ERROR,
+    1012: ProviderFault.OVERLOADED,
+    1013: ProviderFault.OVERLOADED,
+}
+
+
+def derive_ws_url(base_url: str) -> str:
+    """Turn an upstream's base address (http, https, ws or wss) into the WebSocket one, path prefix kept.
+
+    The result has no trailing slash, so that a path can be put after it.
+
+    Raises:
+        ValueError: it is no such address; the message does not quote it, for it may hold credentials.
+    """
+    parts = urlsplit(base_url.strip())
+    scheme = _WS_SCHEMES.get(parts.scheme)
+    if scheme is None:
+        raise ValueError("a base address begins with http://, https://, ws:// or wss://")
+    if not parts.hostname or not _is_host(parts.hostname) or parts.port == 0:
+        raise ValueError("a base address names a host, and a port if it is not the usual one")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("a base address has no user, no query and no fragment")
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+@cache
+def default_tls_context() -> ssl.SSLContext:
+    """Make the TLS context that trusts the system's authorities and certifi's; it is made once (90 ms)."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def dial_tcp(host: str, port: int) -> trio.SocketStream:
+    """Open a TCP stream (Trio sets TCP_NODELAY) which notices within a quarter minute that the host is gone.
+
+    Raises:
+        OSError: no address of this host answers.
+    """
+    stream = await trio.open_tcp_stream(host, port)
+    if hasattr(trio.socket, "TCP_USER_TIMEOUT"):
+        patience_ms = int(_UNACKNOWLEDGED_S * 1000)
+        stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience_ms)
+    return stream
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: str,
+    *,
+    upstream: Upstream,
+    headers: Sequence[tuple[str, str]] = (),
+    max_message_bytes: int = 16 * 1024 * 1024,
+    tls: ssl.SSLContext | None = None,
+    dial: Dial = dial_tcp,
+) -> AsyncIterator[WebSocketConnection]:
+    """Open a WebSocket; entering waits for the handshake, leaving closes it in bounded time.
+
+    The caller sets the deadline of entering. In the context, `ConnectionClosed` tells that the connection
+    ended; `closed_error` turns it into a `ProviderError`. Exceptions of the body leave ungrouped.
+
+    Raises:
+        ProviderError: on entering: UNREACHABLE, BAD_RESPONSE, or what the refusal's status says, as a
+            `RefusedError` with ``retry_after_s`` and the codes of its body.
+    """
+    parts = urlsplit(url)
+    async with (
+        _open_stream(parts, upstream, tls, dial) as stream,
+        background_nursery() as nursery,
+    ):
+        connection: WebSocketConnection = await nursery.start(
+            _hold_connection, stream, upstream, parts, _encode_headers(headers, upstream), max_message_bytes
+        )
+        try:
+            yield connection
+        finally:
+            await _say_goodbye(connection)
+
+
+@asynccontextmanager
+async def background_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that serve the body: cancelled when it ends, and never grouping its exceptions.
+
+    The tasks may not raise. Should one nevertheless, the body is cancelled and the group leaves.
+    """
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except Exception as error:  # noqa: BLE001  # raised again outside of the nursery
+            failure = error
+        nursery.cancel_scope.cancel(reason="the body has ended")
+    if failure is not None:
+        raise failure
+
+
+def closed_error(upstream: Upstream, closed: ConnectionClosed) -> ProviderError:
+    """Make the error of a connection that the peer ended while more was expected, by its close code."""
+    code = closed.reason.code if closed.reason is not None else None
+    fault = ProviderFault.LOST if code is None else _CLOSE_FAULTS.get(code, ProviderFault.LOST)
+    return provider_error(upstream, fault, status=code)
+
+
+@asynccontextmanager
+async def _open_stream(
+    parts: SplitResult, upstream: Upstream, tls: ssl.SSLContext | None, dial: Dial
+) -> AsyncIterator[trio.abc.Stream]:
+    host = parts.hostname or ""
+    try:
+        stream: trio.abc.Stream = await dial(host, _port(parts))
+    except OSError as error:
+        raise provider_error(upstream, ProviderFault.UNREACHABLE) from error
+    try:
+        if parts.scheme == "wss":
+            stream = await _start_tls(stream, host, upstream, tls or default_tls_context())
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _start_tls(
+    stream: trio.abc.Stream, host: str, upstream: Upstream, tls: ssl.SSLContext
+) -> trio.abc.Stream:
+    secured = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError as error:
+        raise provider_error(upstream, ProviderFault.UNREACHABLE) from error
+    return secured
+
+
+async def _hold_connection(
+    stream: trio.abc.Stream,
+    upstream: Upstream,
+    parts: SplitResult,
+    headers: list[tuple[bytes, bytes]],
+    max_message_bytes: int,
+    *,
+    task_status: trio.TaskStatus[WebSocketConnection],
+) -> None:
+    """Make the connection and keep its reader running; when the reader ends, so does the stream."""
+    failure: ProviderError | None = provider_error(upstream, ProviderFault.BAD_RESPONSE)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as handshake:
+                upgrade = _UpgradeStream(stream, upstream, handshake)
+                connection = await wrap_client_stream(
+                    nursery,
+                    upgrade,  # type: ignore[arg-type]  # asks for sockets, needs but a stream
+                    _host_header(parts),
+                    _target(parts),
+                    extra_headers=headers,
+                    max_message_size=max_message_bytes,
+                    receive_buffer_size=_RECEIVE_BYTES,
+                )
+                failure = None
+                task_status.started(connection)
+            if handshake.cancelled_caught:
+                failure = upgrade.failure
+    except* Exception as group:  # noqa: BLE001  # a dead reader is a lost connection, whatever it died of
+        log.debug("websocket_reader_failed", errors=[type(error).__name__ for error in group.exceptions])
+    finally:
+        await trio.aclose_forcefully(stream)
+    if failure is not None:
+        raise failure
+
+
+class _UpgradeStream(trio.abc.Stream):
+    """The stream as trio-websocket sees it: the answer to the upgrade request is read here first.
+
+    If that is no agreement, ``failure`` says why and the handshake is cancelled.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, upstream: Upstream, handshake: trio.CancelScope) -> None:
+        self.failure = provider_error(upstream, ProviderFault.BAD_RESPONSE)
+        self._stream = stream
+        self._upstream = upstream
+        self._handshake = handshake
+        self._agreed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            self._give_up(provider_error(self._upstream, ProviderFault.UNREACHABLE))
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._agreed:
+            return await self._stream.receive_some(max_bytes)
+        try:
+            answer = await _read_agreement(self._stream, self._upstream)
+        except ProviderError as failure:
+            self._give_up(failure)
+            raise trio.BrokenResourceError from None
+        self._agreed = True
+        return answer
+
+    async def aclose(self) -> None:
+        """Close; before the handshake is over this means that trio-websocket found fault with the answer."""
+        self._handshake.cancel()
+        await self._stream.aclose()
+
+    def _give_up(self, failure: ProviderError) -> None:
+        self.failure = failure
+        self._handshake.cancel()
+
+
+async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
+    """Read until the peer has switched protocols; the result is all that was read.
+
+    Raises:
+        ProviderError: it did not.
+    """
+    http = h11.Connection(h11.CLIENT)
+    http.send(_UPGRADE_REQUEST)
+    received = bytearray()
+    try:
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                data = await stream.receive_some(_RECEIVE_BYTES)
+                if not data:
+                    raise provider_error(upstream, ProviderFault.UNREACHABLE)
+                received += data
+                http.receive_data(bytes(data))
+            elif isinstance(event, h11.Response):
+                raise await _refusal(event, http, stream, upstream)
+            elif isinstance(event, h11.InformationalResponse) and event.status_code == _SWITCHING_PROTOCOLS:
+                return bytes(received)
+    except h11.RemoteProtocolError:
+        raise provider_error(upstream, ProviderFault.BAD_RESPONSE) from None
+    except trio.BrokenResourceError as error:
+        raise provider_error(upstream, ProviderFault.UNREACHABLE) from error
+
+
+async def _refusal(
+    response: h11.Response, http: h11.Connection, stream: trio.abc.Stream, upstream: Upstream
+) -> ProviderError:
+    if response.status_code < _REDIRECTION:
+        return provider_error(upstream, ProviderFault.BAD_RESPONSE, status=response.status_code)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    body = bytearray()
+    with trio.move_on_after(_REFUSAL_S), suppress(h11.RemoteProtocolError, trio.BrokenResourceError):
+        while len(body) < _MAX_REFUSAL_BYTES:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(bytes(await stream.receive_some(_RECEIVE_BYTES)))
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                break
+    return refused(upstream, response.status_code, headers, bytes(body[:_MAX_REFUSAL_BYTES]))
+
+
+async def _say_goodbye(connection: WebSocketConnection) -> None:
+    """Do the closing handshake, briefly; what is left open is cut off by the stream's owner."""
+    hasty = trio.current_effective_deadline() == -math.inf
+    with trio.move_on_after(_HASTY_GOODBYE_S if hasty else _GOODBYE_S, shield=hasty):
+        await connection.aclose()
+
+
+def _encode_headers(headers: Sequence[tuple[str, str]], upstream: Upstream) -> list[tuple[bytes, bytes]]:
+    if not all(value.isascii() and value.isprintable() for _, value in headers):
+        raise provider_error(upstream, ProviderFault.AUTH_FAILED)
+    agent = ("User-Agent", f"voice-fsm/{version('voice-fsm')}")
+    return [(name.encode(), value.strip().encode()) for name, value in (agent, *headers)]
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _DEFAULT_PORTS[parts.scheme]
+
+
+def _host_header(parts: SplitResult) -> str:
+    return parts.netloc.removesuffix(f":{_DEFAULT_PORTS[parts.scheme]}")
+
+
+def _target(parts: SplitResult) -> str:
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.path or '/'}{query}"
