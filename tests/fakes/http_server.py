@@ -2,9 +2,10 @@
 
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from functools import partial
 from typing import Any
@@ -107,8 +108,6 @@ class HttpServer:
         try:
             async with stream:
                 await _Connection(self, stream).run()
-        except trio.BrokenResourceError:
-            pass  # the client left while it was being sent to, or the script broke the connection
         finally:
             self.live_connections -= 1
             self._announce()
@@ -143,7 +142,8 @@ class _Connection:
         for step in steps:
             match step:
                 case bytes():
-                    await self._stream.send_all(step)
+                    if not await self._send(step):
+                        return False
                 case Pause(seconds):
                     await trio.sleep(seconds)
                 case Fault.HANG:
@@ -160,6 +160,13 @@ class _Connection:
         while data := await self._receive():
             self._unread += data
         scope.cancel()
+
+    async def _send(self, data: bytes) -> bool:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            return False
+        return True
 
     async def _receive(self) -> bytes:
         try:
@@ -204,3 +211,35 @@ async def refusing_port() -> AsyncIterator[int]:
     with trio.socket.socket() as taken:
         await taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
+
+
+async def _fail_the_handshake(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.do_handshake()
+
+
+@asynccontextmanager
+async def failing_tls_port() -> AsyncIterator[int]:
+    """Serve TLS that no client can agree with: there is no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener = trio.SSLListener(plain, context)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.serve_listeners, _fail_the_handshake, [listener]))
+        yield plain.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+class _NoNames(trio.abc.HostnameResolver):
+    async def getaddrinfo(self, *_args: Any, **_kwargs: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *_args: Any, **_kwargs: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def fail_name_lookups() -> None:
+    """Let no host name be found for the rest of this run of Trio; addresses still work."""
+    trio.socket.set_custom_hostname_resolver(_NoNames())

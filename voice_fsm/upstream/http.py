@@ -159,6 +159,7 @@ async def ask(
         ProviderError: on entering: no answer; see `httpx_errors_as` and `Deadlines`.
     """
     patience = _Patience(upstream, deadlines)
+    request.stream = _Body(request.read())
     request.extensions["timeout"] = {"connect": deadlines.connect_s, "pool": deadlines.connect_s}
     with httpx_errors_as(upstream):
         response = await patience.wait_for(lambda: client.send(request, stream=True))
@@ -181,6 +182,23 @@ async def _refusal(answer: Answer, upstream: Upstream) -> RefusedError:
             if len(body) >= MAX_ERROR_BODY_BYTES:
                 break
     return refused(upstream, answer.status, answer.headers, bytes(body[:MAX_ERROR_BODY_BYTES]))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of a request. In httpx they are an async generator, left unfinished by a cancelled call."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._is_taken = False
+
+    def __aiter__(self) -> "_Body":
+        return _Body(self._content)
+
+    async def __anext__(self) -> bytes:
+        if self._is_taken:
+            raise StopAsyncIteration
+        self._is_taken = True
+        return self._content
 
 
 class _Patience:
