@@ -285,7 +285,7 @@ def test_errors_do_not_repeat_the_value() -> None:
 def test_mistake_of_our_own_is_not_blamed_on_the_peer() -> None:
     """An exception that is no `FieldError` passes, as it is a bug."""
 
-    def broken(_: object, __: object, ___: object) -> None:
+    def broken(_: object, __: object, ___: int) -> None:
         raise ZeroDivisionError
 
     @attrs.frozen
