@@ -4,10 +4,12 @@ A fake is a handler of one byte stream. `serve` puts it on a real socket; `in_me
 sockets, exact under ``autojump_clock``. Both fail when a socket outlives them.
 
     async def handler(stream):
-        async with accept(stream) as peer:
-            await peer.websocket.send_message(...)
+        async with accept(stream) as (handshake, websocket):
+            await websocket.send_message(...)
 """
 
+import base64
+import hashlib
 import os
 import socket
 import ssl
@@ -15,6 +17,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -23,6 +26,8 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
 from voice_fsm.upstream.websocket import Dial, background_nursery
+
+_ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 Handler = Callable[[trio.abc.Stream], Awaitable[None]]
 """Serves one client; its stream is closed when it returns."""
@@ -133,6 +138,16 @@ async def read_head(stream: trio.abc.Stream) -> bytes:
             raise trio.BrokenResourceError
         head += data
     return bytes(head)
+
+
+def agreement(head: bytes) -> bytes:
+    """Write the answer that accepts an upgrade request, for servers that then go their own way."""
+    key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
+    digest = hashlib.sha1(key.partition(b":")[2].strip() + _ACCEPT_GUID).digest()  # noqa: S324  # RFC 6455
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+    )
 
 
 def open_sockets() -> frozenset[str]:

@@ -48,7 +48,6 @@ _RECEIVE_BYTES: Final = 64 * 1024
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 _WS_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
-_SWITCHING_PROTOCOLS: Final = 101
 _REDIRECTION: Final = 300
 _UPGRADE_REQUEST: Final = h11.Request(
     method="GET", target="/", headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
@@ -275,7 +274,7 @@ class _UpgradeStream(trio.abc.Stream):
 
 
 async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
-    """Read until the peer has switched protocols; the result is all that was read.
+    """Read until the peer has switched protocols, as far as HTTP goes; the result is all that was read.
 
     Raises:
         ProviderError: it did not.
@@ -294,7 +293,7 @@ async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
                 http.receive_data(bytes(data))
             elif isinstance(event, h11.Response):
                 raise await _refusal(event, http, stream, upstream)
-            elif isinstance(event, h11.InformationalResponse) and event.status_code == _SWITCHING_PROTOCOLS:
+            else:
                 return bytes(received)
     except h11.RemoteProtocolError:
         raise provider_error(upstream, ProviderFault.BAD_RESPONSE) from None
