@@ -1,0 +1,290 @@
+"""ElevenLabs text to speech.
+
+A reply whose text is still being written is spoken over a WebSocket, whose handshake is done by the time the
+first text is there: `ElevenLabsTts.prewarm` does it when the user begins to speak, or else `speak` at its
+start, before the chat's first word. A text known as a whole goes over HTTP, where a pooled connection saves
+the handshake, unless a socket is ready anyhow. What has no WebSocket is spoken piece by piece over HTTP.
+
+    async with open_elevenlabs_tts(config, client) as tts:
+        tts.prewarm(options)
+        async with tts.speak(pieces, options) as speech: ...
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import partial
+from itertools import count
+from typing import Final, Literal, Protocol, Self
+
+import attrs
+import httpx
+import trio
+
+from voice_fsm.errors import ClientError, ClientFault, ProviderError
+from voice_fsm.fsm.options import TtsOptions
+from voice_fsm.tts.base import Speech
+from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
+from voice_fsm.tts.elevenlabs_script import Narrator, Script
+from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
+from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Frame, Voice
+from voice_fsm.tts.elevenlabs_ws import SocketRequest
+from voice_fsm.upstream.http import Deadlines
+from voice_fsm.upstream.retry import RetryPolicy, with_retries
+from voice_fsm.upstream.websocket import derive_ws_url
+
+_PEEK_S: Final = 0.005
+"""How long the end of the text may take to show; spent before the first text is there, if it is not."""
+_MAX_WHOLE_CHARS: Final = 5000
+"""What every model takes in one request."""
+_RANGES: Final = {
+    "stability": (0.0, 1.0),
+    "similarity_boost": (0.0, 1.0),
+    "style": (0.0, 1.0),
+    "speed": (0.7, 1.2),
+}
+
+
+def _model_id(name: str) -> str:
+    """Correct the spelling of older settings, ``eleven_turbo_v2.5``."""
+    return name.replace(".", "_")
+
+
+def _key(text: str) -> str:
+    return text.strip()
+
+
+def _address(text: str) -> str:
+    return text.strip().rstrip("/")
+
+
+@attrs.frozen(kw_only=True)
+class ElevenLabsTtsConfig:
+    """What the operator chose; a session's options win where they say something.
+
+    Raises:
+        ValueError: ``base_url`` is no address of an HTTP service.
+    """
+
+    api_key: str = attrs.field(repr=False, converter=_key)
+    voice_id: str
+    base_url: str = attrs.field(default="https://api.elevenlabs.io", converter=_address)
+    model_id: str = attrs.field(default="eleven_turbo_v2_5", converter=_model_id)
+    stability: float = 0.9
+    similarity_boost: float = 0.9
+    alignment: bool = True
+    """Ask when each character sounds. It makes messages larger, and what was heard exact to the word."""
+    mode: Literal["auto", "http", "websocket"] = "auto"
+    """``websocket`` still leaves to HTTP what has no WebSocket; ``http`` speaks piece by piece."""
+    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    retries: RetryPolicy = attrs.field(factory=RetryPolicy)
+    max_idle_sockets: int = 16
+    idle_socket_s: float = 120.0
+    """How long a socket waits for a reply to speak; the service ends it after 180 s."""
+
+    @base_url.validator
+    def _check_base_url(self, _: object, value: str) -> None:
+        derive_ws_url(value)
+        if not value.startswith("http"):
+            raise ValueError("the base address of ElevenLabs begins with https:// or http://")
+
+
+@asynccontextmanager
+async def open_elevenlabs_tts(
+    config: ElevenLabsTtsConfig, client: httpx.AsyncClient
+) -> AsyncIterator["ElevenLabsTts"]:
+    """Run the provider; leaving closes all of its sockets. ``client`` stays the caller's."""
+    async with trio.open_nursery() as nursery:
+        sockets = WarmSockets(
+            nursery,
+            partial(open_socket, config.base_url, config.api_key, config.deadlines.connect_s),
+            max_idle=config.max_idle_sockets,
+            idle_s=config.idle_socket_s,
+        )
+        yield ElevenLabsTts(config, client, sockets)
+        nursery.cancel_scope.cancel()
+
+
+class ElevenLabsTts:
+    """A `TtsProvider`."""
+
+    name = "elevenlabs"
+
+    def __init__(self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, sockets: WarmSockets) -> None:
+        self._config = config
+        self._client = client
+        self._sockets = sockets
+
+    def check(self, options: TtsOptions) -> None:
+        """Say early whether these options can be served.
+
+        Raises:
+            ClientError: UNSUPPORTED_FORMAT, or INVALID_FIELD for a voice or its settings.
+        """
+        self._voice(options)
+
+    def prewarm(self, options: TtsOptions) -> None:
+        """Open a socket in the background for a reply that may come soon; ignore what cannot be served."""
+        try:
+            voice = self._voice(options)
+        except ClientError:
+            return
+        if self._uses_socket(voice):
+            self._sockets.prewarm(voice)
+
+    @trio.as_safe_channel
+    async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech, None]:
+        """Speak one reply; see `TtsProvider`.
+
+        Raises:
+            ClientError: as `check`.
+            ProviderError: the service failed; before the first audio of a request it was tried again.
+        """
+        voice = self._voice(options)
+        script, narrator = Script(pieces), Narrator(voice.output_format)
+        with _ungrouped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(script.record)
+                for request in await self._requests(voice, script):
+                    async with aclosing(request):
+                        if not await request.has_text():
+                            return
+                        async with _begun(request, self._config.retries) as frames:
+                            narrator.begin_answer()
+                            async for frame in frames:
+                                for speech in narrator.tell(frame, request.untold):
+                                    yield speech
+
+    async def _requests(self, voice: Voice, script: Script) -> Iterator["_Request"]:
+        """Choose the way: one request for the whole reply, or as many as there are pieces."""
+        config = self._config
+        endpoint = Endpoint(
+            client=self._client,
+            base_url=config.base_url,
+            api_key=config.api_key,
+            deadlines=config.deadlines,
+        )
+        if not self._uses_socket(voice):
+            return (HttpRequest(endpoint, voice, script) for _ in count())
+        if config.mode == "auto" and not self._sockets.has(voice):
+            whole = await script.whole(within_s=_PEEK_S, max_chars=_MAX_WHOLE_CHARS)
+            if whole is not None:
+                return iter([HttpRequest(endpoint, voice, script, text=whole)])
+        return iter([SocketRequest(script, voice, self._sockets, config.deadlines)])
+
+    def _uses_socket(self, voice: Voice) -> bool:
+        return voice.has_socket and self._config.mode != "http"
+
+    def _voice(self, options: TtsOptions) -> Voice:
+        config, asked = self._config, options.voice_settings
+        voice = Voice(
+            voice_id=options.voice_id or config.voice_id,
+            model_id=_model_id(options.model_id or config.model_id),
+            output_format=options.output_format,
+            settings=attrs.evolve(
+                asked,
+                stability=config.stability if asked.stability is None else asked.stability,
+                similarity_boost=(
+                    config.similarity_boost if asked.similarity_boost is None else asked.similarity_boost
+                ),
+            ),
+            alignment=config.alignment,
+        )
+        _check_voice(voice)
+        return voice
+
+
+class _Request(Protocol):
+    """Some or all of a reply's text, to be spoken by one call."""
+
+    untold: list[str]
+
+    async def has_text(self) -> bool: ...
+
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Frame]]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@asynccontextmanager
+async def _begun(request: _Request, retries: RetryPolicy) -> AsyncIterator[AsyncIterator[Frame]]:
+    """Open a request, again if need be, until its first audio is there; give all of its frames."""
+
+    async def attempt() -> tuple[AsyncExitStack, AsyncIterator[Frame]]:
+        async with AsyncExitStack() as stack:
+            frames = await stack.enter_async_context(request.open())
+            early: deque[Frame] = deque()
+            async for frame in frames:
+                early.append(frame)
+                if frame.audio:
+                    break
+            return stack.pop_all(), _Frames(early, frames)
+
+    opened, frames = await with_retries(attempt, retries)
+    async with opened:
+        yield frames
+
+
+class _Frames:
+    """Frames that were looked at already, then the others."""
+
+    def __init__(self, early: deque[Frame], later: AsyncIterator[Frame]) -> None:
+        self._early = early
+        self._later = later
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        return self._early.popleft() if self._early else await anext(self._later)
+
+
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes."""
+    error: ProviderError | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = _provider_error_of(group)
+        if error is None:
+            raise
+    if error is not None:
+        raise error
+
+
+def _provider_error_of(group: BaseExceptionGroup) -> ProviderError | None:
+    """Find the group's first `ProviderError`, unless the group tells of a fault of ours as well."""
+    _, ours = group.split((ProviderError, trio.Cancelled, GeneratorExit))
+    found = group.subgroup(ProviderError)
+    if found is None or ours is not None:
+        return None
+    error = found.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _check_voice(voice: Voice) -> None:
+    if str(voice.output_format) not in STREAM_FORMATS:
+        raise ClientError(
+            ClientFault.UNSUPPORTED_FORMAT,
+            f"ElevenLabs does not speak {voice.output_format}.",
+            field="tts.output_format",
+        )
+    if VOICE_ID.fullmatch(voice.voice_id) is None:
+        raise ClientError(ClientFault.INVALID_FIELD, "This is no voice of ElevenLabs.", field="tts.voice_id")
+    for name, (low, high) in _RANGES.items():
+        value = getattr(voice.settings, name)
+        if value is not None and not low <= value <= high:
+            raise ClientError(
+                ClientFault.INVALID_FIELD,
+                f"ElevenLabs takes a {name} from {low} to {high}.",
+                field=f"tts.voice_settings.{name}",
+            )

@@ -1,0 +1,196 @@
+"""ElevenLabs' speech over a WebSocket: text goes out as it is written, audio comes back as it is made."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Self, TypeVar
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import ProviderFault, Upstream
+from voice_fsm.tts.elevenlabs_script import Script
+from voice_fsm.tts.elevenlabs_warm import WarmSocket, WarmSockets
+from voice_fsm.tts.elevenlabs_wire import (
+    END_OF_TEXT,
+    KEEP_ALIVE,
+    Frame,
+    Voice,
+    error_of_close,
+    read_socket_frame,
+    shifted,
+    text_message,
+)
+from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.http import Deadlines
+from voice_fsm.upstream.websocket import background_nursery
+
+T = TypeVar("T")
+
+_KEEP_ALIVE_EVERY_S: Final = 10.0
+"""Half of the service's default patience, should it not heed ours."""
+
+
+class SocketRequest:
+    """The speech of a whole reply, asked for piece by piece."""
+
+    def __init__(self, script: Script, voice: Voice, sockets: WarmSockets, deadlines: Deadlines) -> None:
+        self.untold: list[str] = []
+        """Text that the next frame says, if it does not tell so itself."""
+        self._script = script
+        self._voice = voice
+        self._sockets = sockets
+        self._deadlines = deadlines
+        self._socket: WarmSocket | None = None
+
+    async def has_text(self) -> bool:
+        """Wait for the first text, meanwhile opening a socket; there may be none."""
+        self._socket = self._sockets.claim(self._voice)
+        return await self._script.piece(0) is not None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[AsyncIterator[Frame]]:
+        """Send the text, all of it again if this is not the first attempt, and give the answer's frames.
+
+        Raises:
+            ProviderError: on entering or while iterating; BAD_RESPONSE too if there is no audio at all.
+        """
+        if self._socket is None or not self._socket.is_usable:
+            await self.aclose()
+            self._socket = self._sockets.claim(self._voice)
+        self.untold.clear()
+        try:
+            connection = await self._socket.connection()
+            patience = _Patience(self._deadlines)
+            async with background_nursery() as nursery:
+                nursery.start_soon(self._send_text, connection, patience)
+                yield _SocketFrames(connection, patience, self._voice.output_format)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the socket, if there is one."""
+        if self._socket is not None:
+            await self._socket.release()
+            self._socket = None
+
+    async def _send_text(self, connection: WebSocketConnection, patience: "_Patience") -> None:
+        number = 0
+        with suppress(ConnectionClosed):  # whoever receives will be told why
+            while (piece := await self._next_piece(connection, number)) is not None:
+                number += 1
+                self.untold.append(piece)
+                patience.expect_audio()
+                await connection.send_message(text_message(piece))
+            patience.expect_audio_to_the_end()
+            await connection.send_message(END_OF_TEXT)
+
+    async def _next_piece(self, connection: WebSocketConnection, number: int) -> str | None:
+        while True:
+            with trio.move_on_after(_KEEP_ALIVE_EVERY_S):
+                return await self._script.piece(number)
+            await connection.send_message(KEEP_ALIVE)
+
+
+class _SocketFrames:
+    """The frames of one answer, with all times from its start."""
+
+    def __init__(
+        self, connection: WebSocketConnection, patience: "_Patience", output_format: AudioFormat
+    ) -> None:
+        self._connection = connection
+        self._patience = patience
+        self._format = output_format
+        self._audio_bytes = 0
+        self._aligned_ms = 0.0
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            message = await self._patience.wait_for(self._connection.get_message)
+        except ConnectionClosed as closed:
+            raise error_of_close(closed) from None
+        frame = self._on_the_clock(read_socket_frame(message))
+        if frame.audio:
+            self._patience.audio_came()
+        self._audio_bytes += len(frame.audio)
+        self._ended = frame.is_final
+        if self._ended and not self._audio_bytes:
+            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
+        return frame
+
+    def _on_the_clock(self, frame: Frame) -> Frame:
+        """Let the frame's times go on from where its audio begins; without audio, from the last times."""
+        if frame.alignment is None:
+            return frame
+        audio_ms = self._format.duration_ms(self._audio_bytes)
+        alignment = shifted(frame.alignment, audio_ms if frame.audio else self._aligned_ms)
+        self._aligned_ms = alignment.ends_ms[-1]
+        return attrs.evolve(frame, alignment=alignment)
+
+
+class _Patience:
+    """What is left of the deadlines. They run while audio is owed for text that was sent, and we wait for it.
+
+    How much of the text a piece of audio covers is not known, so any audio settles what is owed until more
+    text is sent; after the last text only the end does.
+    """
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._stall_s = deadlines.stall_s
+        self._step_s = deadlines.first_byte_s
+        self._left_s = deadlines.total_s
+        self._begun = False
+        self._owed = False
+        self._to_the_end = False
+        self._waiting = trio.CancelScope()
+        self._since_s = 0.0
+
+    def expect_audio(self) -> None:
+        """Text is about to be sent."""
+        if not self._owed:
+            self._owed = True
+            self._run_clock()
+
+    def expect_audio_to_the_end(self) -> None:
+        """The end of the text is about to be sent."""
+        self._to_the_end = True
+        self.expect_audio()
+
+    def audio_came(self) -> None:
+        """Some audio is here."""
+        self._begun = True
+        self._step_s = self._stall_s
+        self._owed = self._to_the_end
+
+    async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Wait for the service to say something.
+
+        Raises:
+            ProviderError: TIMEOUT or STALLED.
+        """
+        with trio.CancelScope() as self._waiting:
+            self._run_clock()
+            said = await step()
+            self._spend()
+            return said
+        stalled = self._begun and self._step_s < self._left_s
+        raise provider_error(Upstream.TTS, ProviderFault.STALLED if stalled else ProviderFault.TIMEOUT)
+
+    def _run_clock(self) -> None:
+        if self._owed:
+            self._since_s = trio.current_time()
+            self._waiting.deadline = self._since_s + min(self._step_s, self._left_s)
+
+    def _spend(self) -> None:
+        if self._owed:
+            waited_s = trio.current_time() - self._since_s
+            self._left_s = max(0.0, self._left_s - waited_s)
+            if not self._begun:
+                self._step_s = max(0.0, self._step_s - waited_s)
