@@ -1,0 +1,177 @@
+"""A Chromium whose microphone plays a file, and the test page in it, for tests of any voice server.
+
+Playwright's synchronous interface: tests that use it are plain functions, and a server of theirs runs in
+another thread or process.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+import moonshine_voice
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SPEECH_WAV: Final = Path(moonshine_voice.__file__).parent / "assets" / "two_cities.wav"
+"""44 s of a person reading, 48 kHz PCM."""
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+_POLL_MS: Final = 10
+_PATIENCE_MS: Final = 15_000
+
+Viewport = tuple[int, int]
+DESKTOP: Final[Viewport] = (1440, 960)
+PHONE: Final[Viewport] = (390, 844)
+
+
+@contextmanager
+def run_chromium(microphone: Path = SPEECH_WAV) -> Iterator[Browser]:
+    """A browser for the block; the test is skipped where there is none, but fails where ``CI`` is set."""
+    executable = next(filter(None, map(shutil.which, _NAMES)), None)
+    if executable is None:
+        reason = f"no Chromium on this machine (looked for {', '.join(_NAMES)})"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable,
+            args=[
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone}",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--no-first-run",
+                "--autoplay-policy=no-user-gesture-required",
+            ],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@attrs.define
+class Console:
+    """The test page as its user sees it, and as `window.voiceTest` tells of it."""
+
+    page: Page
+    complaints: list[str] = attrs.field(factory=list)
+    """Errors and warnings in the browser's console, and uncaught exceptions."""
+
+    def connect(self, **settings: str) -> None:
+        """Connect with these settings, by their fields' labels, and wait until the server listens."""
+        for label, value in settings.items():
+            self.set(label.replace("_", " "), value)
+        self.press("Connect")
+        self.wait_for("voiceTest.state === 'listening'")
+
+    def set(self, label: str, value: str) -> None:
+        """Fill in a field, or choose from a list, by its label."""
+        field = self.page.get_by_label(label, exact=True)
+        if field.evaluate("element => element.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+    def press(self, name: str) -> None:
+        """Press a button by its name."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def prompt(self, text: str) -> None:
+        """Type to the assistant."""
+        self.set("Text prompt", text)
+        self.press("Send")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a JavaScript expression holds; whatever it is, the page's policy does not hinder it.
+
+        Raises:
+            AssertionError: it did not come true in 15 s.
+        """
+        held = self.page.evaluate(
+            f"""async () => {{
+                const start = performance.now();
+                while (!({condition})) {{
+                    if (performance.now() - start > {_PATIENCE_MS}) return false;
+                    await new Promise((wake) => setTimeout(wake, {_POLL_MS}));
+                }}
+                return true;
+            }}"""
+        )
+        assert held, f"never true: {condition}; received: {self.types_received()[-12:]}"
+
+    def look(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        return self.page.evaluate(f"() => {expression}")
+
+    def types_received(self) -> list[str]:
+        """Types of the server's last messages, oldest first."""
+        types: list[str] = self.look("voiceTest.events().map(({message}) => message.type)")
+        return types
+
+    def received(self, type_: str) -> list[dict[str, Any]]:
+        """The server's last messages of one type, oldest first."""
+        messages: list[dict[str, Any]] = self.look(
+            f"voiceTest.events({json.dumps(type_)}).map(({{message}}) => message)"
+        )
+        return messages
+
+    def loudest(self, duration_ms: int) -> float:
+        """The greatest RMS of 20 ms of output, watched for a while."""
+        rms: float = self.page.evaluate(
+            """async (durationMs) => {
+                const end = performance.now() + durationMs;
+                let loudest = 0;
+                while (performance.now() < end) {
+                    loudest = Math.max(loudest, voiceTest.outputRms(20));
+                    await new Promise((wake) => setTimeout(wake, 5));
+                }
+                return loudest;
+            }""",
+            duration_ms,
+        )
+        return rms
+
+
+@contextmanager
+def open_console(
+    browser: Browser,
+    url: str,
+    viewport: Viewport = DESKTOP,
+    color_scheme: Literal["light", "dark"] = "light",
+) -> Iterator[Console]:
+    """The page of the server at ``url`` in a fresh profile.
+
+    Raises:
+        AssertionError: on leaving the block: the browser complained about the page.
+    """
+    width, height = viewport
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=color_scheme, permissions=["microphone"]
+    )
+    page = context.new_page()
+    console = Console(page)
+    page.on(
+        "console",
+        lambda message: (
+            console.complaints.append(message.text) if message.type in {"error", "warning"} else None
+        ),
+    )
+    page.on("pageerror", lambda error: console.complaints.append(str(error)))
+    try:
+        page.goto(f"{url}/test")
+        console.wait_for("window.voiceTest && document.querySelector('.node')")
+        yield console
+        assert console.complaints == []
+    finally:
+        context.close()
