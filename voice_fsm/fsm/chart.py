@@ -153,14 +153,14 @@ class SessionChart(StateMachine):
         self._start(f"{before.user_text} {message.text}" if joined else message.text)
 
     def open_audio(self) -> None:
-        facts = self.model
-        facts.current.first_speech_s = facts.now_s
-        self._emit(AudioStarted(facts.current.turn_id))
+        facts, turn = self.model, self.model.current
+        turn.first_speech_s = facts.now_s
+        self._emit(AudioStarted(turn.turn_id, turn.output_format))
 
     def close_audio(self) -> None:
-        facts = self.model
-        facts.current.sent_s = facts.now_s
-        self._emit(AudioEnded(facts.current.turn_id))
+        facts, turn = self.model, self.model.current
+        turn.sent_s = facts.now_s
+        self._emit(AudioEnded(turn.turn_id, turn.output_format))
 
     def complete_turn(self) -> None:
         self._end_turn("completed", self.model.current.completed())
@@ -213,7 +213,12 @@ class SessionChart(StateMachine):
     def _start(self, text: str) -> None:
         facts = self.model
         facts.turns_started += 1
-        facts.turn = Turn(turn_id=facts.turns_started, user_text=text, started_s=facts.now_s)
+        facts.turn = Turn(
+            turn_id=facts.turns_started,
+            user_text=text,
+            output_format=facts.options.tts.output_format,
+            started_s=facts.now_s,
+        )
         self._emit(
             TurnStarted(facts.turns_started, text),
             StartTurn(
@@ -228,7 +233,7 @@ class SessionChart(StateMachine):
     def _end_audio(self) -> None:
         turn = self.model.current
         if turn.first_speech_s is not None and turn.sent_s is None:
-            self._emit(AudioEnded(turn.turn_id))
+            self._emit(AudioEnded(turn.turn_id, turn.output_format))
 
     def _end_turn(self, outcome: Outcome, exchange: Exchange | None) -> None:
         facts, turn = self.model, self.model.current

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
+from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions, SttOptions
@@ -97,11 +98,13 @@ class ReplyTold:
 @attrs.frozen
 class AudioStarted:
     turn_id: int
+    output_format: AudioFormat
 
 
 @attrs.frozen
 class AudioEnded:
     turn_id: int
+    output_format: AudioFormat
 
 
 @attrs.frozen

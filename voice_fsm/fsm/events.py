@@ -114,6 +114,7 @@ class SttFailed(Event):
     code: str
     message: str
     retryable: bool
+    field: str | None = None
 
 
 @attrs.frozen(kw_only=True)

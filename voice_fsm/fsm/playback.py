@@ -16,9 +16,9 @@ class PlaybackClock:
     """Reckons with a client that plays as soon as audio arrives, without gaps but where we starve it."""
 
     sent_ms: float = 0.0
-    _over_s: float = float("-inf")
+    _over_s: float = 0.0
     """When all audio sent so far will have been played."""
-    _over_unreported_s: float = float("-inf")
+    _over_unreported_s: float = 0.0
     """The same, had the client never reported."""
 
     def audio_sent(self, duration_ms: float, at_s: float) -> None:
@@ -40,11 +40,11 @@ class PlaybackClock:
         return min(max(self.sent_ms - max(self._over_s - at_s, 0.0) * 1000, 0.0), self.sent_ms)
 
 
-def heard_text(spans: Sequence[SpokenSpan], sent_ms: float, heard_ms: float) -> str:
+def heard_text(spans: Sequence[SpokenSpan], audio_ms: float, heard_ms: float) -> str:
     """The text whose audio was heard, cut at a word border; a span half heard gives its first words."""
     heard = ""
     for number, span in enumerate(spans):
-        following = spans[number + 1].start_ms if number + 1 < len(spans) else sent_ms
+        following = spans[number + 1].start_ms if number + 1 < len(spans) else audio_ms
         end_ms = span.end_ms if span.end_ms is not None else following
         if heard_ms >= end_ms:
             heard = _join(heard, span.text)

@@ -43,6 +43,7 @@ from voice_fsm.fsm.events import (
     TurnFailed,
     Update,
 )
+from voice_fsm.fsm.options import SessionOptions
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +72,11 @@ class Session:
     def state(self) -> str:
         """Where the chart is: ``unconfigured``, ``listening``, ``thinking``, ``speaking`` or ``closed``."""
         return str(self._facts.state)
+
+    @property
+    def options(self) -> SessionOptions:
+        """The session's settings as they are now."""
+        return self._facts.options
 
     @property
     def deadline_s(self) -> float:
@@ -142,7 +148,11 @@ class Session:
             case SttOpened():
                 self._emit(SttStarted(event.session_id, event.config))
             case SttFailed():
-                self._emit(ErrorTold(code=event.code, message=event.message, retryable=event.retryable))
+                self._emit(
+                    ErrorTold(
+                        code=event.code, message=event.message, field=event.field, retryable=event.retryable
+                    )
+                )
             case BadInput():
                 self._emit(ErrorTold(code=event.code, message=event.message, field=event.field))
             case Tick():

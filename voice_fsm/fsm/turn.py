@@ -1,11 +1,17 @@
 """The ledger of one turn: what was asked, what was said of the answer, and when."""
 
+from typing import Final
+
 import attrs
 
+from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import TurnTimed
 from voice_fsm.fsm.events import SpokenSpan
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.playback import PlaybackClock, heard_text
+
+MS_PER_CHAR: Final = 65.0
+"""Unhurried English speech, about 15 characters a second."""
 
 
 @attrs.define(kw_only=True)
@@ -14,6 +20,7 @@ class Turn:
 
     turn_id: int
     user_text: str
+    output_format: AudioFormat
     started_s: float
     reply_text: str = ""
     spans: list[SpokenSpan] = attrs.field(factory=list)
@@ -34,7 +41,7 @@ class Turn:
         return 0.0 if self.first_audio_sent_s is None else (at_s - self.first_audio_sent_s) * 1000
 
     def heard_text(self, at_s: float) -> str:
-        return heard_text(self.spans, self.clock.sent_ms, self.clock.heard_ms(at_s))
+        return heard_text(self.spans, self._audio_ms(), self.clock.heard_ms(at_s))
 
     def completed(self) -> Exchange:
         return Exchange(self.user_text, self.reply_text)
@@ -50,6 +57,13 @@ class Turn:
             first_audio_sent_ms=self._after_start_ms(self.first_audio_sent_s),
             playback_done_ms=self._after_start_ms(playback_done_s),
         )
+
+    def _audio_ms(self) -> float:
+        """How long the audio of the spans is; while it is still being made, no less than a guess."""
+        if self.sent_s is not None or not self.spans:
+            return self.clock.sent_ms
+        last = self.spans[-1]
+        return max(self.clock.sent_ms, last.start_ms + len(last.text) * MS_PER_CHAR)
 
     def _after_start_ms(self, at_s: float | None) -> float | None:
         return None if at_s is None else (at_s - self.started_s) * 1000

@@ -1,0 +1,448 @@
+"""The core against a plain model, and every state against every event."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from voice_fsm.fsm import events as ev
+from voice_fsm.fsm.effects import (
+    AudioEnded,
+    AudioStarted,
+    CancelTurn,
+    CloseSession,
+    Closing,
+    Configured,
+    Effect,
+    EnsureStt,
+    ErrorTold,
+    PartialHeard,
+    ReplyTold,
+    StartTurn,
+    StateChanged,
+    TurnEnded,
+    TurnInterrupted,
+    TurnStarted,
+    TurnTimed,
+)
+from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
+from voice_fsm.fsm.session import Limits, Session
+
+OPTIONS = SessionOptions()
+
+
+def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.AnyEvent]:
+    """One event of every class."""
+    made: list[ev.AnyEvent] = [
+        ev.Configure(at_s=at_s, session_id="s", options=OPTIONS),
+        ev.Update(at_s=at_s, options=OPTIONS),
+        ev.TextPrompt(at_s=at_s, text="hello"),
+        ev.Interrupt(at_s=at_s),
+        ev.PlaybackProgress(at_s=at_s, turn_id=turn_id, played_ms=1),
+        ev.BadInput(at_s=at_s, code="c", message="m"),
+        ev.Disconnect(at_s=at_s),
+        ev.Drain(at_s=at_s),
+        ev.Abort(at_s=at_s, reason="error", close_code=1011, code="c", message="m"),
+        ev.SttOpened(at_s=at_s, session_id="x", config={}),
+        ev.SttFailed(at_s=at_s, code="c", message="m", retryable=False),
+        ev.Partial(at_s=at_s, text="hello"),
+        ev.Committed(at_s=at_s, text="hello"),
+        ev.ReplyStarted(at_s=at_s, turn_id=turn_id),
+        ev.ReplyComplete(at_s=at_s, turn_id=turn_id, text="hi", metadata={}),
+        ev.SpeechAligned(at_s=at_s, turn_id=turn_id, spans=(ev.SpokenSpan("hi", 0.0),)),
+        ev.FirstAudio(at_s=at_s, turn_id=turn_id),
+        ev.AudioSent(at_s=at_s, turn_id=turn_id, duration_ms=1000),
+        ev.TurnDone(at_s=at_s, turn_id=turn_id),
+        ev.TurnFailed(at_s=at_s, turn_id=turn_id, code="c", message="m", retryable=True),
+        ev.Tick(at_s=at_s),
+    ]
+    return {type(event): event for event in made}
+
+
+def concrete(cls: type[ev.Event]) -> Iterator[type[ev.Event]]:
+    for sub in cls.__subclasses__():
+        if sub is not ev.TurnEvent:
+            yield sub
+        yield from concrete(sub)
+
+
+def at(state: str) -> Session:
+    """A session in this state, with turn 1 in hand where the state has one."""
+    session = Session(Limits(), at_s=0)
+    made = make_events(at_s=0)
+    paths: dict[str, list[type[ev.Event]]] = {
+        "unconfigured": [],
+        "listening": [ev.Configure],
+        "thinking": [ev.Configure, ev.Committed],
+        "speaking": [ev.Configure, ev.Committed, ev.FirstAudio, ev.AudioSent],
+        "closed": [ev.Disconnect],
+    }
+    for event in paths[state]:
+        session.receive(made[event])
+    assert session.state == state
+    return session
+
+
+STATES = ["unconfigured", "listening", "thinking", "speaking", "closed"]
+
+# What each event leads to from each state; everything that is not listed leaves the state as it is.
+TARGETS: dict[tuple[str, type[ev.Event]], str] = {
+    ("unconfigured", ev.Configure): "listening",
+    ("listening", ev.TextPrompt): "thinking",
+    ("listening", ev.Committed): "thinking",
+    ("thinking", ev.Configure): "listening",
+    ("thinking", ev.Interrupt): "listening",
+    ("thinking", ev.FirstAudio): "speaking",
+    ("thinking", ev.TurnDone): "listening",
+    ("thinking", ev.TurnFailed): "listening",
+    ("speaking", ev.Configure): "listening",
+    ("speaking", ev.TextPrompt): "thinking",
+    ("speaking", ev.Committed): "thinking",
+    ("speaking", ev.Partial): "listening",
+    ("speaking", ev.Interrupt): "listening",
+    ("speaking", ev.TurnFailed): "listening",
+} | {(state, event): "closed" for state in STATES for event in (ev.Disconnect, ev.Drain, ev.Abort)}
+
+
+def test_the_walk_knows_every_event() -> None:
+    """A new event class has to be given its place in the walk."""
+    assert {cls.__name__ for cls in concrete(ev.Event)} == {cls.__name__ for cls in make_events()}
+
+
+@pytest.mark.parametrize("event", make_events(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_takes_every_event(state: str, event: type[ev.Event]) -> None:
+    """No input is unhandled, and each leads where the table says."""
+    session = at(state)
+    session.receive(make_events()[event])
+    assert session.state == TARGETS.get((state, event), state)
+
+
+@pytest.mark.parametrize("event", [cls for cls in make_events() if issubclass(cls, ev.TurnEvent)])
+@pytest.mark.parametrize("state", STATES)
+def test_reports_of_another_turn_change_nothing(state: str, event: type[ev.Event]) -> None:
+    """A late report is not even noticed."""
+    session = at(state)
+    deadline_s = session.deadline_s
+    assert session.receive(make_events(turn_id=7)[event]) == ()
+    assert (session.state, session.deadline_s) == (state, deadline_s)
+
+
+@pytest.mark.parametrize("state", STATES[1:-1])
+def test_no_state_is_dead(state: str) -> None:
+    """From every state time alone leads on, and a session can always be talked to again."""
+    session = at(state)
+    session.receive(ev.TurnDone(at_s=0, turn_id=1))
+    for _ in range(10):
+        if session.state == "closed":
+            break
+        assert math.isfinite(session.deadline_s)
+        session.receive(ev.Tick(at_s=session.deadline_s))
+    assert session.state == "closed"
+    assert session.deadline_s == math.inf
+
+
+@pytest.mark.parametrize(
+    "event",
+    [ev.Update, ev.TextPrompt, ev.Interrupt, ev.PlaybackProgress],
+    ids=lambda cls: cls.__name__,
+)
+def test_an_unconfigured_session_says_what_it_needs(event: type[ev.Event]) -> None:
+    """Anything the client asks for before configuring gets an error with a code."""
+    (effect,) = at("unconfigured").receive(make_events()[event])
+    assert isinstance(effect, ErrorTold)
+    assert effect.code == "not_configured"
+
+
+def names(effects: tuple[Effect, ...]) -> list[type[object]]:
+    return [type(effect) for effect in effects if not isinstance(effect, StateChanged | TurnTimed)]
+
+
+def test_the_order_of_an_interruption() -> None:
+    """Cancel, end of audio, interrupted, done: in this order."""
+    effects = at("speaking").receive(make_events()[ev.Partial])
+    assert names(effects) == [PartialHeard, CancelTurn, AudioEnded, TurnInterrupted, TurnEnded]
+    assert isinstance(effects[-1], StateChanged)
+
+
+def test_audio_is_ended_once_when_its_tail_is_interrupted() -> None:
+    """All was sent and is still being played: the audio has ended already, the turn has not."""
+    session = at("speaking")
+    assert names(session.receive(ev.TurnDone(at_s=0.1, turn_id=1))) == [AudioEnded]
+    assert session.deadline_s == pytest.approx(1.0)
+    effects = session.receive(ev.Interrupt(at_s=0.5))
+    assert names(effects) == [CancelTurn, TurnInterrupted, TurnEnded]
+    (interrupted,) = (effect for effect in effects if isinstance(effect, TurnInterrupted))
+    assert interrupted.heard_ms == pytest.approx(500)
+
+
+def test_a_changed_configuration_ends_the_turn_first() -> None:
+    """The old turn is over before the new settings are told."""
+    effects = at("speaking").receive(make_events()[ev.Configure])
+    assert names(effects) == [CancelTurn, AudioEnded, TurnInterrupted, TurnEnded, EnsureStt, Configured]
+
+
+def test_an_update_leaves_the_turn_alone() -> None:
+    """New settings are for what comes next."""
+    session = at("speaking")
+    options = attrs.evolve(OPTIONS, stt=SttOptions(language_code="en"))
+    assert names(session.receive(ev.Update(at_s=1, options=options))) == [EnsureStt, Configured]
+    assert session.options == options
+
+
+def test_closing_tells_why_and_closes_last() -> None:
+    """The turn ends, the reason is told, the socket is closed."""
+    effects = at("thinking").receive(make_events()[ev.Abort])
+    assert names(effects) == [CancelTurn, TurnEnded, ErrorTold, Closing, CloseSession]
+
+
+def test_thinking_ends_by_itself() -> None:
+    """Whatever upstreams do, the backstop brings the session back to listening with an error."""
+    session = at("thinking")
+    assert session.deadline_s == pytest.approx(180)
+    assert session.receive(ev.Tick(at_s=179.9)) == ()
+    effects = session.receive(ev.Tick(at_s=180))
+    assert names(effects) == [CancelTurn, ErrorTold, TurnEnded]
+    assert session.state == "listening"
+
+
+@pytest.mark.parametrize(
+    ("turn", "event", "stops"),
+    [
+        (TurnOptions(), ev.Partial(at_s=1, text="stop it now"), True),
+        (TurnOptions(), ev.Partial(at_s=1, text="   "), False),
+        (TurnOptions(barge_in="off"), ev.Partial(at_s=1, text="stop it now"), False),
+        (TurnOptions(barge_in="off"), ev.Committed(at_s=1, text="stop it now"), False),
+        (TurnOptions(barge_in="off"), ev.TextPrompt(at_s=1, text="stop it now"), True),
+        (TurnOptions(min_words=4), ev.Partial(at_s=1, text="stop it now"), False),
+        (TurnOptions(min_words=3), ev.Partial(at_s=1, text="stop it now"), True),
+        (TurnOptions(min_words=4), ev.Committed(at_s=1, text="stop it now"), False),
+        (TurnOptions(grace_ms=1001), ev.Partial(at_s=1, text="stop it now"), False),
+        (TurnOptions(grace_ms=1000), ev.Partial(at_s=1, text="stop it now"), True),
+        (TurnOptions(min_speech_ms=1), ev.Partial(at_s=1, text="stop it now"), False),
+    ],
+)
+def test_the_barge_in_policy(turn: TurnOptions, event: ev.AnyEvent, *, stops: bool) -> None:
+    """What is said interrupts only as far as the session's options let it."""
+    session = Session(Limits(), at_s=0)
+    made = make_events(at_s=0)
+    session.receive(ev.Configure(at_s=0, session_id="s", options=SessionOptions(turn=turn)))
+    for cls in (ev.Committed, ev.FirstAudio, ev.AudioSent):
+        session.receive(made[cls])
+    effects = session.receive(event)
+    assert any(isinstance(effect, TurnInterrupted) for effect in effects) == stops
+    assert (session.state == "speaking") == (not stops)
+
+
+def test_speech_interrupts_once_it_has_lasted_long_enough() -> None:
+    """``min_speech_ms`` counts from the utterance's first partial."""
+    session = Session(Limits(), at_s=0)
+    made = make_events(at_s=0)
+    options = SessionOptions(turn=TurnOptions(min_speech_ms=300))
+    session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+    for cls in (ev.Committed, ev.FirstAudio, ev.AudioSent):
+        session.receive(made[cls])
+    session.receive(ev.Partial(at_s=0.5, text="a"))
+    session.receive(ev.Partial(at_s=0.7, text="a b"))
+    assert session.state == "speaking"
+    session.receive(ev.Partial(at_s=0.8, text="a b c"))
+    assert session.state == "listening"
+
+
+@pytest.mark.parametrize(
+    ("window_ms", "text"), [(None, "one two"), (1000, "one two"), (999, "two"), (0, "two")]
+)
+def test_the_merge_window(window_ms: int | None, text: str) -> None:
+    """An utterance within the window is joined to the one still being thought about."""
+    session = Session(Limits(), at_s=0)
+    options = SessionOptions(turn=TurnOptions(merge_window_ms=window_ms))
+    session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+    session.receive(ev.Committed(at_s=1, text="one"))
+    effects = session.receive(ev.Committed(at_s=2, text="two"))
+    assert [effect.text for effect in effects if isinstance(effect, StartTurn)] == [text]
+
+
+def test_history_is_bounded_and_holds_what_was_heard() -> None:
+    """Only the newest exchanges go to the chat backend."""
+    session = Session(Limits(history_turns=2), at_s=0)
+    session.receive(ev.Configure(at_s=0, session_id="s", options=OPTIONS))
+    for number in range(1, 5):
+        session.receive(ev.TextPrompt(at_s=number, text=f"q{number}"))
+        session.receive(ev.ReplyComplete(at_s=number, turn_id=number, text=f"a{number}", metadata={}))
+        session.receive(ev.TurnDone(at_s=number, turn_id=number))
+    (start,) = (e for e in session.receive(ev.TextPrompt(at_s=9, text="q")) if isinstance(e, StartTurn))
+    assert [(exchange.user, exchange.assistant) for exchange in start.history] == [("q3", "a3"), ("q4", "a4")]
+
+
+class AgainstTheModel(RuleBasedStateMachine):
+    """The core beside a description of its own in a dozen lines, under any sequence of events."""
+
+    session: Session
+    now_s: float
+
+    @initialize(turn=st.sampled_from([TurnOptions(), TurnOptions(min_words=2), TurnOptions(barge_in="off")]))
+    def open(self, turn: TurnOptions) -> None:
+        self.now_s = 0.0
+        self.session = Session(Limits(), at_s=0)
+        self.options = SessionOptions(turn=turn)
+        self.phase = "unconfigured"
+        self.turn_id = 0
+        self.open_turn: int | None = None
+        self.open_audio: int | None = None
+        self.running: int | None = None
+        self.over: set[int] = set()
+        self.told_started: set[int] = set()
+
+    def send(self, event: ev.AnyEvent) -> None:
+        for effect in self.session.receive(event):
+            self.account(effect)
+
+    def account(self, effect: Effect) -> None:  # noqa: C901  # one line a promise
+        """The promises, stated on the stream of effects alone."""
+        turn_id = getattr(effect, "turn_id", None)
+        if turn_id is not None:
+            assert turn_id not in self.over, "nothing of a turn follows its end"
+        match effect:
+            case TurnStarted():
+                assert self.open_turn is None, "never two turns at once"
+                assert effect.turn_id == self.turn_id + 1
+                self.turn_id = self.open_turn = effect.turn_id
+            case StartTurn():
+                assert effect.turn_id == self.open_turn
+                self.running = effect.turn_id
+            case AudioStarted():
+                assert self.open_audio is None
+                assert self.running == effect.turn_id
+                self.open_audio = effect.turn_id
+            case AudioEnded():
+                assert self.open_audio == effect.turn_id
+                self.open_audio = None
+            case CancelTurn():
+                assert self.running == effect.turn_id
+                self.running = None
+            case TurnInterrupted():
+                assert self.open_audio is None, "the audio is ended before the interruption is told"
+                assert self.running is None, "the turn is cancelled before the interruption is told"
+            case ReplyTold():
+                assert self.running == effect.turn_id
+            case TurnEnded():
+                assert effect.turn_id == self.open_turn
+                assert self.open_audio is None
+                assert effect.outcome == "completed" or self.running is None
+                self.over.add(effect.turn_id)
+                self.open_turn = self.running = None
+            case StateChanged():
+                assert effect.source == self.phase
+                self.phase = effect.target
+            case CloseSession():
+                assert self.open_turn is None
+                assert self.phase == "closed"
+
+    def stamp(self) -> float:
+        self.now_s += 0.05
+        return self.now_s
+
+    @rule()
+    def configure(self) -> None:
+        self.send(ev.Configure(at_s=self.stamp(), session_id="s", options=self.options))
+        assert self.phase in {"listening", "closed"}
+
+    @rule(text=st.sampled_from(["", " ", "yes", "tell me more"]))
+    def partial(self, text: str) -> None:
+        before = self.phase
+        self.send(ev.Partial(at_s=self.stamp(), text=text))
+        if before != "speaking" or self.options.turn.barge_in == "off":
+            assert self.phase == before
+
+    @rule(text=st.sampled_from(["", " ", "yes", "tell me more"]))
+    def committed(self, text: str) -> None:
+        before, running = self.phase, self.open_turn
+        self.send(ev.Committed(at_s=self.stamp(), text=text))
+        if not text.strip():
+            assert (self.phase, self.open_turn) == (before, running)
+        elif before == "listening":
+            assert self.phase == "thinking"
+        elif before == "thinking":
+            assert self.phase == "thinking"
+            assert self.open_turn != running
+
+    @rule()
+    def prompt(self) -> None:
+        before = self.phase
+        self.send(ev.TextPrompt(at_s=self.stamp(), text="hello"))
+        if before not in {"unconfigured", "closed"}:
+            assert self.phase == "thinking"
+
+    @rule(turn_id=st.sampled_from([None, 0]) | st.integers(1, 5))
+    def interrupt(self, turn_id: int | None) -> None:
+        mine = turn_id is None or turn_id == self.open_turn
+        before = self.phase
+        self.send(ev.Interrupt(at_s=self.stamp(), turn_id=turn_id))
+        assert self.phase == ("listening" if mine and before in {"thinking", "speaking"} else before)
+
+    @rule(
+        make=st.sampled_from(
+            [
+                lambda at_s, turn_id: ev.ReplyStarted(at_s=at_s, turn_id=turn_id),
+                lambda at_s, turn_id: ev.ReplyComplete(at_s=at_s, turn_id=turn_id, text="hi", metadata={}),
+                lambda at_s, turn_id: ev.SpeechAligned(
+                    at_s=at_s, turn_id=turn_id, spans=(ev.SpokenSpan("hi there", 0.0),)
+                ),
+                lambda at_s, turn_id: ev.FirstAudio(at_s=at_s, turn_id=turn_id),
+                lambda at_s, turn_id: ev.AudioSent(at_s=at_s, turn_id=turn_id, duration_ms=400),
+                lambda at_s, turn_id: ev.PlaybackProgress(at_s=at_s, turn_id=turn_id, played_ms=100),
+                lambda at_s, turn_id: ev.TurnDone(at_s=at_s, turn_id=turn_id),
+                lambda at_s, turn_id: ev.TurnFailed(
+                    at_s=at_s, turn_id=turn_id, code="c", message="m", retryable=True
+                ),
+            ]
+        ),
+        age=st.sampled_from([0, 0, 0, 1, 2, -1]),
+    )
+    def report(self, make: Callable[[float, int], ev.AnyEvent], age: int) -> None:
+        """A report of the turn in hand, or of one long over, or of one to come."""
+        event = make(self.stamp(), self.turn_id - age)
+        before = self.phase
+        stale = self.turn_id - age != self.open_turn
+        effects = self.session.receive(event)
+        if stale and before != "unconfigured":
+            assert effects == ()
+        for effect in effects:
+            self.account(effect)
+
+    @rule(extra_s=st.sampled_from([-0.01, 0.0, 5.0]))
+    def tick(self, extra_s: float) -> None:
+        due_s = self.session.deadline_s
+        if due_s == math.inf:
+            return
+        self.now_s = max(self.now_s, due_s + extra_s)
+        before = self.phase
+        self.send(ev.Tick(at_s=self.now_s))
+        if self.now_s >= due_s:
+            assert self.phase != before, "a deadline that is due brings the session on"
+        else:
+            assert self.phase == before
+
+    @precondition(lambda self: self.turn_id > 3)
+    @rule(how=st.sampled_from([ev.Disconnect, ev.Drain, ev.Abort]))
+    def close(self, how: type[ev.Event]) -> None:
+        self.send(make_events(at_s=self.stamp())[how])
+        assert self.phase == "closed"
+
+    @invariant()
+    def the_machine_is_the_truth(self) -> None:
+        """The phase the client was told is the phase the session is in, and turns fit it."""
+        assert self.session.state == self.phase
+        assert (self.open_turn is not None) == (self.phase in {"thinking", "speaking"})
+        if self.phase in {"unconfigured", "listening", "closed"}:
+            assert self.open_audio is None
+            assert self.running is None
+        assert self.phase == "closed" or self.session.deadline_s < math.inf, "every wait has an end"
+
+
+TestAgainstTheModel = AgainstTheModel.TestCase
+TestAgainstTheModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -1,0 +1,184 @@
+"""The whole runtime under random schedules: what the client was told keeps the promises, always."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import attrs
+import trio
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts, Step
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.effects import (
+    AudioEnded,
+    AudioStarted,
+    ReplyTold,
+    TurnEnded,
+    TurnInterrupted,
+    TurnStarted,
+)
+from voice_fsm.fsm.events import Interrupt, TextPrompt
+from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.runtime.outgoing import AudioChunk, Item, SpeechTiming, TextDelta
+from voice_fsm.runtime.session import Services, VoiceSession
+from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
+
+CHAT_FAILS = ProviderError(Upstream.CHAT, ProviderFault.TRUNCATED, "Broke off.")
+TTS_FAILS = ProviderError(Upstream.TTS, ProviderFault.STALLED, "Fell silent.")
+STT_FAILS = ProviderError(Upstream.STT, ProviderFault.LOST, "Gone.")
+
+# Equal waits are the interesting ones: many things then happen in one tick of the clock.
+waits = st.sampled_from([0.0, 0.0, 0.01, 0.05, 0.1, 0.5, 2.0])
+actions = st.sampled_from(
+    ["partial", "commit", "prompt", "interrupt", "configure", "audio", "stt lost", "partial+commit"]
+)
+replies = st.lists(
+    st.one_of(waits, st.sampled_from(["Yes. ", "Well, let me see. ", "A longer sentence comes here. "])),
+    max_size=6,
+)
+
+
+@attrs.frozen
+class Schedule:
+    moves: Sequence[tuple[float, str]]
+    replies: Sequence[Sequence[Step]]
+    chat_closing_s: float
+    tts_first_s: float
+    tts_per_chunk_s: float
+    tts_fails_after: int | None
+    stt_send_s: float
+    read_s: float
+
+
+schedules = st.builds(
+    Schedule,
+    moves=st.lists(st.tuples(waits, actions), min_size=1, max_size=25),
+    replies=st.lists(
+        st.builds(lambda steps, fails: [*steps, CHAT_FAILS] if fails else steps, replies, st.booleans()),
+        min_size=1,
+        max_size=4,
+    ),
+    chat_closing_s=st.sampled_from([0.0, 0.0, 0.2]),
+    tts_first_s=waits,
+    tts_per_chunk_s=st.sampled_from([0.0, 0.01, 0.1]),
+    tts_fails_after=st.sampled_from([None, None, 0, 1, 5]),
+    stt_send_s=st.sampled_from([0.0, 0.1]),
+    read_s=st.sampled_from([0.0, 0.0, 0.02, 0.3]),
+)
+
+
+@attrs.define
+class Result:
+    door: RecordingDoor
+    state: str
+    chat: ScriptedChat
+    tts: ScriptedTts
+    leftovers: tuple[int, ...]
+
+
+async def play(schedule: Schedule) -> Result:
+    """Run one session through the schedule, let it settle, and leave."""
+    stt = ScriptedStt()
+    chat = ScriptedChat(lambda request: schedule.replies[request.turn_id % len(schedule.replies)])
+    chat.closing_s = schedule.chat_closing_s
+    tts = ScriptedTts(first_s=schedule.tts_first_s, per_chunk_s=schedule.tts_per_chunk_s)
+    if schedule.tts_fails_after is not None:
+        tts.error, tts.error_after_chunks = TTS_FAILS, schedule.tts_fails_after
+    state = ""
+
+    async def act(session: VoiceSession) -> None:
+        nonlocal state
+        session.configure("s", SessionOptions())
+        for wait_s, move in schedule.moves:
+            await trio.sleep(wait_s)
+            if stt.links:
+                stt.links[-1].send_s = schedule.stt_send_s
+            perform(session, stt, move)
+        await trio.sleep(120)
+        state = session.state
+
+    door = RecordingDoor(act, read_s=lambda _: schedule.read_s)
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    await VoiceSession(Services(stt=stt, chat=chat, tts=tts), door).run()
+    leftovers = (
+        trio.lowlevel.current_statistics().tasks_living - tasks,
+        stt.open_links,
+        chat.open_calls,
+        tts.open_streams,
+    )
+    return Result(door, state, chat, tts, leftovers)
+
+
+def perform(session: VoiceSession, stt: ScriptedStt, move: str) -> None:
+    now_s = trio.current_time()
+    match move:
+        case "partial":
+            stt.say(PartialTranscript("and then"))
+        case "commit":
+            stt.say(CommittedTranscript("and then we go"))
+        case "partial+commit":
+            stt.say(PartialTranscript("stop"), CommittedTranscript("stop it"))
+        case "prompt":
+            session.step(TextPrompt(at_s=now_s, text="What is next?"))
+        case "interrupt":
+            session.step(Interrupt(at_s=now_s))
+        case "configure":
+            session.configure("s", SessionOptions())
+        case "audio":
+            session.hear(b"\0\0" * 1600)
+        case "stt lost":
+            stt.say(STT_FAILS)
+
+
+def check_promises(told: Sequence[Item]) -> None:
+    """No stale output, every turn ended once, audio bracketed, chunks without gaps."""
+    silenced: set[int] = set()
+    ended: Counter[int] = Counter()
+    started: list[int] = []
+    audio_of: int | None = None
+    chunks = 0
+    for item in told:
+        turn_id = getattr(item, "turn_id", None)
+        assert turn_id not in ended, f"{item} after the end of its turn"
+        match item:
+            case TurnStarted():
+                assert not started or ended[started[-1]] == 1, "a turn begins when the one before has ended"
+                started.append(item.turn_id)
+            case AudioStarted():
+                assert audio_of is None
+                audio_of, chunks = item.turn_id, 0
+            case AudioChunk():
+                assert item.turn_id == audio_of, "audio only between its start and its end"
+                chunks += 1
+                assert item.index == chunks
+            case AudioEnded():
+                assert item.turn_id == audio_of
+                audio_of = None
+            case TurnInterrupted():
+                silenced.add(item.turn_id)
+            case TurnEnded():
+                ended[item.turn_id] += 1
+                assert (item.outcome == "interrupted") == (item.turn_id in silenced)
+        if isinstance(item, AudioChunk | TextDelta | SpeechTiming | ReplyTold):
+            assert item.turn_id not in silenced, "stale output"
+    assert set(started) == set(ended)
+    assert set(ended.values()) <= {1}
+    assert audio_of is None
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(schedules)
+def test_promises_hold_under_any_schedule(schedule: Schedule) -> None:
+    """Promises 1 to 4: nothing stale, each turn ends once, nothing overlaps or is left, thinking ends."""
+    result = trio.run(play, schedule, clock=MockClock(autojump_threshold=0))
+    told = result.door.told
+    check_promises(told)
+    assert result.state == "listening"
+    assert result.leftovers == (0, 0, 0, 0)
+    assert result.chat.most_open <= 1, "a turn's chat call is over before the next turn's begins"
+    assert result.tts.most_open <= 1
+    for item in told:
+        if isinstance(item, TurnEnded):
+            event(item.outcome)

@@ -1,0 +1,142 @@
+"""A session's hearing: one link to the recogniser after another, for as long as the session wants one."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
+from voice_fsm.fsm.events import AnyEvent, Committed, Partial, SttFailed, SttOpened
+from voice_fsm.fsm.options import SttOptions
+from voice_fsm.runtime.groups import first_error
+from voice_fsm.runtime.microphone import Microphone
+from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider
+
+log = structlog.get_logger()
+
+STEADY_S: Final = 10.0
+"""A link that lasted so long was a good one: the next starts without a delay."""
+
+
+class Hearing:
+    """Gives the recogniser what the microphone takes in, and the session what the recogniser makes of it.
+
+    A link that breaks is made again, with growing pauses, until it has been away for ``give_up_s``; then the
+    session is told, and stays deaf until it asks anew.
+    """
+
+    def __init__(
+        self,
+        provider: SttProvider,
+        *,
+        connect_s: float,
+        give_up_s: float,
+        step: Callable[[AnyEvent], None],
+    ) -> None:
+        self._provider = provider
+        self._connect_s = connect_s
+        self._give_up_s = give_up_s
+        self._step = step
+        self._options: SttOptions | None = None
+        self._wanted = trio.Event()
+        self._scope = trio.CancelScope()
+        self.microphone: Microphone | None = None
+        """Where audio goes; ``None`` while nobody would listen to it."""
+
+    def ensure(self, options: SttOptions) -> None:
+        """Have a link with these options; one that is up, or under way, with the same options stays."""
+        if options == self._options:
+            return
+        self._options = options
+        self.microphone = Microphone(options.audio_format)
+        self._scope.cancel()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Keep the link that was asked for; never returns."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            options, microphone = self._options, self.microphone
+            if options is not None and microphone is not None:
+                with trio.CancelScope() as self._scope:
+                    error = await self._keep_linked(options, microphone)
+                    self._options = self.microphone = None
+                    log.warning("stt_given_up", code=error.code, provider=self._provider.name)
+                    self._step(
+                        SttFailed(
+                            at_s=trio.current_time(),
+                            code=error.code,
+                            message=error.message,
+                            field=error.field,
+                            retryable=error.retryable,
+                        )
+                    )
+
+    async def _keep_linked(self, options: SttOptions, microphone: Microphone) -> VoiceError:
+        """Make links until there is no hope; gives the error that took it away."""
+        attempt = 0
+        away_since_s = trio.current_time()
+        while True:
+            began_s = trio.current_time()
+            error = await self._use_link(options, microphone)
+            if trio.current_time() - began_s > STEADY_S:
+                attempt, away_since_s = 0, trio.current_time()
+            delay_s = _pause_s(attempt)
+            if not error.retryable or trio.current_time() + delay_s > away_since_s + self._give_up_s:
+                return error
+            log.info("stt_link_lost", code=error.code, provider=self._provider.name, again_in_s=delay_s)
+            attempt += 1
+            await trio.sleep(delay_s)
+
+    async def _use_link(self, options: SttOptions, microphone: Microphone) -> VoiceError:
+        """Open one link and use it until it breaks; gives the error that broke it."""
+        error: VoiceError | None = None
+        with trio.CancelScope(deadline=trio.current_time() + self._connect_s) as opening:
+            try:
+                async with self._provider.connect(options) as link:
+                    opening.deadline = math.inf
+                    microphone.rewind()
+                    self._step(
+                        SttOpened(at_s=trio.current_time(), session_id=link.session_id, config=link.config)
+                    )
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._send, link, microphone)
+                        await self._receive(link, microphone)
+                        nursery.cancel_scope.cancel()
+            except* VoiceError as group:
+                error = first_error(group)
+        if opening.cancelled_caught:
+            return ProviderError(
+                Upstream.STT, ProviderFault.TIMEOUT, "Speech recognition did not get ready in time."
+            )
+        return error or ProviderError(
+            Upstream.STT, ProviderFault.LOST, "The link to speech recognition was closed."
+        )
+
+    async def _send(self, link: SttLink, microphone: Microphone) -> None:
+        while True:
+            heard = await microphone.take()
+            if heard.audio:
+                await link.send(heard.audio, previous_text=microphone.previous_text)
+            if heard.commit:
+                await link.commit()
+
+    async def _receive(self, link: SttLink, microphone: Microphone) -> None:
+        async for transcript in link:
+            now_s = trio.current_time()
+            match transcript:
+                case PartialTranscript():
+                    self._step(Partial(at_s=now_s, text=transcript.text))
+                case CommittedTranscript():
+                    microphone.committed()
+                    self._step(Committed(at_s=now_s, text=transcript.text, words=transcript.words))
+
+
+def _pause_s(attempt: int) -> float:
+    """Doubling from 0.25 s to 5 s, less up to a quarter so that sessions do not march in step."""
+    doubled_s: float = min(0.25 * 2**attempt, 5.0)
+    return doubled_s * random.uniform(0.75, 1.0)  # noqa: S311  # no secret

@@ -1,0 +1,131 @@
+"""Microphone audio on its way to the recogniser, kept until the recogniser has answered for it.
+
+What was sent but not yet committed is kept, so that a new link can be given it again after the old one broke:
+nothing said is lost, and nothing committed is said twice. All of it is bounded; the oldest goes first.
+"""
+
+from collections import deque
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from voice_fsm.audio import AudioFormat, Resampler
+
+log = structlog.get_logger()
+
+KEEP_S: Final = 30.0
+"""Audio kept for a recogniser that is away, in seconds."""
+COMMIT_TAIL_MS: Final = 300
+"""Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
+
+
+@attrs.frozen
+class Commit:
+    """The client ended the utterance here."""
+
+
+@attrs.frozen
+class Heard:
+    """Audio as one piece, and whether the utterance was ended after it."""
+
+    audio: bytes
+    commit: bool
+
+
+class Microphone:
+    """A buffer between the client's reader and the link's sender; one task at a time may `take`."""
+
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self._format = audio_format
+        self._max_bytes = audio_format.size_bytes(KEEP_S * 1000)
+        self._unsent: deque[bytes | Commit] = deque()
+        self._uncommitted: deque[bytes | Commit] = deque()
+        """Sent, not yet answered by a commit."""
+        self._kept_bytes = 0
+        self._resamplers: dict[int, Resampler] = {}
+        self._reader = trio.lowlevel.ParkingLot()
+        self.previous_text: str | None = None
+        self.dropped_bytes = 0
+
+    def put(self, audio: bytes, sample_rate_hz: int | None = None) -> None:
+        """Add audio: whole samples of the configured codec, resampled if they came at another rate."""
+        if sample_rate_hz is not None and sample_rate_hz != self._format.sample_rate_hz:
+            resampler = self._resamplers.get(sample_rate_hz)
+            if resampler is None:
+                resampler = Resampler(sample_rate_hz, self._format.sample_rate_hz)
+                self._resamplers = {sample_rate_hz: resampler}
+            audio = resampler.feed(audio)
+        if audio:
+            self._unsent.append(audio)
+            self._kept_bytes += len(audio)
+            self._drop_oldest()
+            self._reader.unpark()
+
+    def commit(self) -> None:
+        """End the utterance after the audio so far."""
+        self._unsent.append(Commit())
+        self._reader.unpark()
+
+    async def take(self) -> Heard:
+        """All that has come up to the next commit, as one piece."""
+        if self._unsent:
+            await trio.lowlevel.checkpoint()
+        while not self._unsent:
+            await self._reader.park()
+        taken: list[bytes] = []
+        while self._unsent:
+            item = self._unsent.popleft()
+            self._uncommitted.append(item)
+            if isinstance(item, Commit):
+                return Heard(b"".join(taken), commit=True)
+            taken.append(item)
+        return Heard(b"".join(taken), commit=False)
+
+    def committed(self) -> None:
+        """The recogniser has answered: what it answered for need not be kept."""
+        if any(isinstance(item, Commit) for item in self._uncommitted):
+            while not isinstance(item := self._uncommitted.popleft(), Commit):
+                self._kept_bytes -= len(item)
+        else:
+            tail_bytes = self._format.size_bytes(COMMIT_TAIL_MS)
+            sent_bytes = sum(len(item) for item in self._uncommitted if isinstance(item, bytes))
+            while self._uncommitted and sent_bytes > tail_bytes:
+                sent_bytes -= self._drop(self._uncommitted)
+
+    def rewind(self) -> None:
+        """A new link listens: give it again what the old one had not committed."""
+        self._unsent.extendleft(reversed(self._uncommitted))
+        self._uncommitted.clear()
+
+    def _drop_oldest(self) -> None:
+        while self._kept_bytes > self._max_bytes:
+            from_unsent = not self._uncommitted
+            dropped = self._drop(self._unsent if from_unsent else self._uncommitted)
+            if from_unsent and dropped:
+                if not self.dropped_bytes:
+                    log.warning("microphone_audio_dropped", reason="recogniser away")
+                self.dropped_bytes += dropped
+
+    def _drop(self, items: "deque[bytes | Commit]") -> int:
+        item = items.popleft()
+        size = len(item) if isinstance(item, bytes) else 0
+        self._kept_bytes -= size
+        return size
+
+
+class LeadMeter:
+    """How far a client's audio is ahead of real time."""
+
+    def __init__(self, max_lead_s: float) -> None:
+        self._max_lead_s = max_lead_s
+        self._played_until_s = float("-inf")
+
+    def admits(self, duration_s: float, now_s: float) -> bool:
+        """Whether this audio is within the limit; if not, it is not counted."""
+        until_s = max(self._played_until_s, now_s) + duration_s
+        if until_s - now_s > self._max_lead_s:
+            return False
+        self._played_until_s = until_s
+        return True

@@ -1,0 +1,151 @@
+"""The queue to the client. Its writer alone sends; whoever has something to say puts it here.
+
+A turn's output takes credits, so a slow client slows its turn down. Notices take none, so a barge-in is told
+however full the queue is. Interrupting a turn is one plain call, `flush`: what it queued is dropped, its
+credits come back, and from then on nothing of it is taken.
+"""
+
+from collections import deque
+from typing import Final
+
+import attrs
+import trio
+
+from voice_fsm.audio import AudioFormat
+from voice_fsm.fsm.effects import Notice
+from voice_fsm.tts.base import Alignment
+
+MAX_TURN_OUTPUT: Final = 8
+"""Pieces of a turn's output that may wait to be sent."""
+MAX_NOTICES: Final = 256
+"""Notices that may wait; a client that lets more pile up is not reading."""
+
+
+@attrs.frozen
+class TextDelta:
+    """The next piece of the reply's text."""
+
+    turn_id: int
+    text: str
+
+
+@attrs.frozen
+class AudioChunk:
+    """The next audio of the reply; ``index`` counts from 1 without gaps."""
+
+    turn_id: int
+    index: int
+    output_format: AudioFormat
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
+
+
+@attrs.frozen
+class SpeechTiming:
+    """When the reply's characters sound."""
+
+    turn_id: int
+    alignment: Alignment
+
+
+@attrs.frozen
+class Answer:
+    """What a door says by itself, in its own words, such as the answer to a ping."""
+
+    message: object
+
+
+TurnOutput = TextDelta | AudioChunk | SpeechTiming
+Item = Notice | Answer | TurnOutput
+
+
+class SlowClient(Exception):  # noqa: N818  # names the peer's fault, as in ``trio.BusyResourceError``'s family
+    """The client does not read what it is sent."""
+
+
+class Outgoing:
+    """Bounded, ordered, and aware of turns. One task at a time may `take`."""
+
+    def __init__(self) -> None:
+        self._items: deque[Item] = deque()
+        self._notices = 0
+        self._credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
+        self._admitted: int | None = None
+        self._finished = False
+        self._in_hand: Item | None = None
+        self._writer = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
+
+    def admit(self, turn_id: int) -> None:
+        """Take this turn's output from now on, and no other's."""
+        self._admitted = turn_id
+
+    def put(self, notice: Notice | Answer) -> None:
+        """Queue a notice.
+
+        Raises:
+            SlowClient: too many wait already.
+        """
+        if self._finished:
+            return
+        if self._notices >= MAX_NOTICES:
+            raise SlowClient
+        self._notices += 1
+        self._append(notice)
+
+    async def put_output(self, output: TurnOutput) -> None:
+        """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
+        await self._credits.acquire()
+        if output.turn_id == self._admitted and not self._finished:
+            self._append(output)
+        else:
+            self._credits.release()
+
+    def flush(self, turn_id: int) -> None:
+        """Drop what waits of this turn, and take no more of it."""
+        if self._admitted == turn_id:
+            self._admitted = None
+        kept = [
+            item for item in self._items if not (isinstance(item, TurnOutput) and item.turn_id == turn_id)
+        ]
+        for _ in range(len(self._items) - len(kept)):
+            self._credits.release()
+        self._items = deque(kept)
+        self._tell_if_drained()
+
+    def finish(self) -> None:
+        """Take nothing more; once all is sent, `take` gives ``None``."""
+        self._finished = True
+        self._writer.unpark()
+
+    async def take(self) -> Item | None:
+        """The next thing to send. Taking it says that the one before has been sent."""
+        self._settle()
+        if not self._items and not self._finished:
+            await self._writer.park()
+        else:
+            await trio.lowlevel.checkpoint()
+        if not self._items:
+            return None
+        self._in_hand = self._items.popleft()
+        if not isinstance(self._in_hand, TurnOutput):
+            self._notices -= 1
+        return self._in_hand
+
+    async def drained(self) -> None:
+        """Wait until all output that was put has been sent or dropped."""
+        while self._credits.value < MAX_TURN_OUTPUT:
+            await self._drained.park()
+
+    def _append(self, item: Item) -> None:
+        self._items.append(item)
+        self._writer.unpark()
+
+    def _settle(self) -> None:
+        if self._in_hand is not None and isinstance(self._in_hand, TurnOutput):
+            self._credits.release()
+            self._tell_if_drained()
+        self._in_hand = None
+
+    def _tell_if_drained(self) -> None:
+        if self._credits.value == MAX_TURN_OUTPUT:
+            self._drained.unpark_all()

@@ -1,0 +1,264 @@
+"""One session at work: its nursery, and the effects of its core carried out.
+
+`step` is a plain function: it takes an event to the core and carries out what comes back, without waiting
+and before anything else can run. So the order of events and effects is total without a queue of events, and
+whoever learns that the user interrupts (the link to the recogniser, the client's reader) has silenced the
+turn before its own next line.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from voice_fsm.chat.base import ChatProvider
+from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.fsm.effects import (
+    CancelTurn,
+    CloseSession,
+    Effect,
+    EnsureStt,
+    Notice,
+    StartTurn,
+)
+from voice_fsm.fsm.events import Abort, AnyEvent, AudioSent, BadInput, Configure, Disconnect, Drain, Tick
+from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.runtime.hearing import Hearing
+from voice_fsm.runtime.microphone import LeadMeter
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
+from voice_fsm.runtime.turn import TurnTask
+from voice_fsm.stt.base import SttProvider
+from voice_fsm.tts.base import TtsProvider
+
+log = structlog.get_logger()
+
+GOODBYE_S: Final = 2.0
+"""How long the last words to a client may take."""
+PREDECESSOR_S: Final = 10.0
+"""How long a turn waits for those before it to be gone."""
+
+
+@attrs.frozen(kw_only=True)
+class Services:
+    """The upstreams of all sessions, and what sessions may do."""
+
+    stt: SttProvider
+    chat: ChatProvider
+    tts: TtsProvider
+    defaults: SessionOptions = SessionOptions()
+    limits: Limits = Limits()
+    stt_connect_s: float = 10.0
+    stt_give_up_s: float = 30.0
+    max_audio_lead_s: float = 10.0
+    draining: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the server is about to stop."""
+
+
+class Door(Protocol):
+    """One client's connection, in whichever dialect it speaks."""
+
+    async def listen(self, session: "VoiceSession") -> None:
+        """Bring what the client says to the session until the client has gone."""
+
+    async def tell(self, item: Item) -> None:
+        """Send one thing to the client; nothing, if its dialect or its choices have no word for it."""
+
+    async def close(self, code: int) -> None:
+        """Close the connection with a WebSocket close code."""
+
+
+class VoiceSession:
+    """The runtime of one session."""
+
+    def __init__(self, services: Services, door: Door) -> None:
+        self._services = services
+        self._door = door
+        self._core = Session(services.limits, at_s=trio.current_time())
+        self._outgoing = Outgoing()
+        self._hearing = Hearing(
+            services.stt,
+            connect_s=services.stt_connect_s,
+            give_up_s=services.stt_give_up_s,
+            step=self.step,
+        )
+        self._lead = LeadMeter(services.max_audio_lead_s)
+        self._too_fast = False
+        self._turns: list[TurnTask] = []
+        """The newest last; those before it have been cancelled and are on their way out."""
+        self._close_code = 1011
+        self._alarm = trio.CancelScope()
+        self._writing = trio.CancelScope()
+
+    @property
+    def state(self) -> str:
+        return self._core.state
+
+    @property
+    def options(self) -> SessionOptions:
+        """The session's settings as they are now."""
+        return self._core.options
+
+    async def run(self) -> None:
+        """Serve the client until it leaves or the session ends; nothing is left running."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._guarded, self._write)
+            self._nursery.start_soon(self._guarded, self._hearing.run)
+            self._nursery.start_soon(self._keep_time)
+            self._nursery.start_soon(self._await_drain)
+            await self._guarded(self._listen)
+
+    # --- what the door brings -----------------------------------------------------------------------
+
+    def step(self, event: AnyEvent) -> None:
+        """Take an event to the core and carry out the effects."""
+        for effect in self._core.receive(event):
+            self._perform(effect)
+        self._alarm.deadline = self._core.deadline_s
+
+    def configure(self, session_id: str, options: SessionOptions) -> None:
+        """Set the session up, unless the voice service cannot serve these options.
+
+        Raises:
+            ClientError: it cannot; the session is as before.
+        """
+        self._services.tts.check(options.tts)
+        self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
+
+    def refuse(self, error: ClientError) -> None:
+        """Tell the client of its mistake; the session goes on."""
+        self.step(
+            BadInput(at_s=trio.current_time(), code=error.code, message=error.message, field=error.field)
+        )
+
+    def answer(self, message: object) -> None:
+        """Queue what the door has to say by itself."""
+        self._put(Answer(message))
+
+    def hear(
+        self, audio: bytes, *, sample_rate_hz: int | None = None, previous_text: str | None = None
+    ) -> None:
+        """Take microphone audio in the configured format, or PCM at another rate.
+
+        Raises:
+            ClientError: not configured yet, not whole samples, or too far ahead of real time.
+        """
+        if self.state == "unconfigured":
+            raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.")
+        microphone = self._hearing.microphone
+        if microphone is None:
+            return
+        audio_format = self.options.stt.audio_format
+        if len(audio) % audio_format.bytes_per_sample:
+            raise ClientError(ClientFault.INVALID_AUDIO, "The audio does not end with a whole sample.")
+        rate_hz = sample_rate_hz or audio_format.sample_rate_hz
+        self._check_lead(len(audio) / audio_format.bytes_per_sample / rate_hz)
+        if previous_text:
+            microphone.previous_text = previous_text
+        if not self._too_fast:
+            microphone.put(audio, rate_hz)
+
+    def commit_audio(self) -> None:
+        """End the utterance under way.
+
+        Raises:
+            ClientError: not configured yet.
+        """
+        if self.state == "unconfigured":
+            raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.commit.")
+        if self._hearing.microphone is not None:
+            self._hearing.microphone.commit()
+
+    def _check_lead(self, duration_s: float) -> None:
+        """Tell a client once each time that it begins to run too far ahead."""
+        was_too_fast = self._too_fast
+        self._too_fast = not self._lead.admits(duration_s, trio.current_time())
+        if self._too_fast and not was_too_fast:
+            raise ClientError(
+                ClientFault.AUDIO_TOO_FAST,
+                f"Audio came more than {self._services.max_audio_lead_s:g} s ahead of real time "
+                "and is being dropped; send it at the pace it was recorded.",
+            )
+
+    # --- effects ------------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case EnsureStt(options):
+                self._hearing.ensure(options)
+            case StartTurn():
+                self._start_turn(effect)
+            case CancelTurn(turn_id):
+                self._turns[-1].scope.cancel(reason=f"turn {turn_id} is over")
+                self._outgoing.flush(turn_id)
+            case CloseSession(code):
+                self._close_code = code
+                self._outgoing.finish()
+                self._writing.deadline = trio.current_time() + GOODBYE_S
+            case _:
+                self._put(effect)
+
+    def _start_turn(self, start: StartTurn) -> None:
+        leaving = [turn for turn in self._turns if not turn.gone.is_set()]
+        turn = TurnTask(start, self._services.chat, self._services.tts, self._outgoing, self.step)
+        self._turns = [*leaving, turn]
+        self._outgoing.admit(start.turn_id)
+        self._nursery.start_soon(self._guarded, turn.run, leaving, PREDECESSOR_S)
+
+    def _put(self, notice: Notice | Answer) -> None:
+        try:
+            self._outgoing.put(notice)
+        except SlowClient:
+            log.warning("slow_client", state=self.state)
+            self._outgoing.finish()
+            self._nursery.cancel_scope.cancel(reason="the client does not read")
+
+    # --- tasks --------------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """A fault of ours, or of an adapter, ends this session and no other."""
+        try:
+            await work(*args)
+        except* Exception:
+            log.exception("session_failed", state=self.state)
+            self.step(
+                Abort(
+                    at_s=trio.current_time(),
+                    reason="error",
+                    close_code=1011,
+                    code="internal_error",
+                    message="The server failed; this session ends.",
+                )
+            )
+
+    async def _listen(self) -> None:
+        await self._door.listen(self)
+        self.step(Disconnect(at_s=trio.current_time()))
+
+    async def _write(self) -> None:
+        try:
+            with self._writing:
+                while (item := await self._outgoing.take()) is not None:
+                    await self._door.tell(item)
+                    if isinstance(item, AudioChunk):
+                        self._report_sent(item)
+            with trio.move_on_after(GOODBYE_S):
+                await self._door.close(self._close_code)
+        finally:
+            self._nursery.cancel_scope.cancel(reason="the session is over")
+
+    def _report_sent(self, chunk: AudioChunk) -> None:
+        duration_ms = chunk.output_format.duration_ms(len(chunk.data))
+        self.step(AudioSent(at_s=trio.current_time(), turn_id=chunk.turn_id, duration_ms=duration_ms))
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._core.deadline_s) as self._alarm:
+                await trio.sleep_forever()
+            self.step(Tick(at_s=trio.current_time()))
+
+    async def _await_drain(self) -> None:
+        await self._services.draining.wait()
+        self.step(Drain(at_s=trio.current_time()))

@@ -1,0 +1,174 @@
+"""One turn: ask the chat backend, cut its reply into pieces, have them spoken, hand the audio on."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyMetadata, ReplyText
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
+from voice_fsm.fsm.effects import StartTurn
+from voice_fsm.fsm.events import (
+    AnyEvent,
+    FirstAudio,
+    ReplyComplete,
+    ReplyStarted,
+    SpeechAligned,
+    SpokenSpan,
+    TurnDone,
+    TurnFailed,
+)
+from voice_fsm.fsm.sentences import SentenceSplitter
+from voice_fsm.runtime.groups import first_error
+from voice_fsm.runtime.outgoing import AudioChunk, Outgoing, SpeechTiming, TextDelta
+from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText, TtsProvider
+
+log = structlog.get_logger()
+
+MAX_PIECES = 256
+"""Pieces of text that may wait to be spoken: text is small, and the chat call shall end when it can."""
+
+
+@attrs.define
+class TurnTask:
+    """The work of one turn, all of it inside `scope`."""
+
+    start: StartTurn
+    chat: ChatProvider
+    tts: TtsProvider
+    outgoing: Outgoing
+    step: Callable[[AnyEvent], None]
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    gone: trio.Event = attrs.field(factory=trio.Event)
+    """Set when nothing of the turn runs any more."""
+    _chunks: int = 0
+    _audio_ms: float = 0.0
+
+    @property
+    def turn_id(self) -> int:
+        return self.start.turn_id
+
+    async def run(self, predecessors: Sequence["TurnTask"], patience_s: float) -> None:
+        """Do the turn's work once its predecessors' is gone, and report how it ended."""
+        try:
+            with self.scope:
+                error = await self._await_all_gone(predecessors, patience_s) or await self._converse()
+                if error is None:
+                    self.step(TurnDone(at_s=trio.current_time(), turn_id=self.turn_id))
+                else:
+                    self._fail(error)
+        finally:
+            self.gone.set()
+
+    async def _await_all_gone(
+        self, predecessors: Sequence["TurnTask"], patience_s: float
+    ) -> VoiceError | None:
+        with trio.move_on_after(patience_s):
+            for predecessor in predecessors:
+                await predecessor.gone.wait()
+            return None
+        return ProviderError(
+            Upstream.CHAT, ProviderFault.STALLED, "The turn before could not be stopped in time."
+        )
+
+    async def _converse(self) -> VoiceError | None:
+        error: VoiceError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                write_pieces, read_pieces = trio.open_memory_channel[str](MAX_PIECES)
+                nursery.start_soon(self._ask, write_pieces)
+                await self._speak(read_pieces)
+            await self.outgoing.drained()
+        except* VoiceError as group:
+            error = first_error(group)
+        return error
+
+    async def _ask(self, pieces: trio.MemorySendChannel[str]) -> None:
+        start, splitter = self.start, SentenceSplitter()
+        texts: list[str] = []
+        metadata: dict[str, Any] = {}
+        request = ChatRequest(
+            session_id=start.session_id,
+            turn_id=start.turn_id,
+            text=start.text,
+            history=start.history,
+            backend=start.options.backend,
+        )
+        async with pieces:
+            async with self.chat.reply(request) as parts:
+                async for part in parts:
+                    match part:
+                        case ReplyText(text):
+                            if not texts:
+                                self.step(ReplyStarted(at_s=trio.current_time(), turn_id=self.turn_id))
+                            texts.append(text)
+                            await self.outgoing.put_output(TextDelta(self.turn_id, text))
+                            for piece in splitter.feed(text):
+                                await pieces.send(piece)
+                        case ReplyMetadata(data):
+                            metadata.update(data)
+            for piece in splitter.finish():
+                await pieces.send(piece)
+            self.step(
+                ReplyComplete(
+                    at_s=trio.current_time(), turn_id=self.turn_id, text="".join(texts), metadata=metadata
+                )
+            )
+
+    async def _speak(self, pieces: trio.MemoryReceiveChannel[str]) -> None:
+        async with pieces, self.tts.speak(pieces, self.start.options.tts) as speech:
+            async for item in speech:
+                match item:
+                    case SpeechAudio(data):
+                        await self._send_audio(data)
+                    case SpokenText(text):
+                        self._aligned((SpokenSpan(text, self._audio_ms),))
+                    case Alignment():
+                        self._aligned(words_of(item))
+                        await self.outgoing.put_output(SpeechTiming(self.turn_id, item))
+
+    async def _send_audio(self, data: bytes) -> None:
+        if not self._chunks:
+            self.step(FirstAudio(at_s=trio.current_time(), turn_id=self.turn_id))
+        output_format = self.start.options.tts.output_format
+        self._chunks += 1
+        self._audio_ms += output_format.duration_ms(len(data))
+        await self.outgoing.put_output(AudioChunk(self.turn_id, self._chunks, output_format, data))
+
+    def _aligned(self, spans: tuple[SpokenSpan, ...]) -> None:
+        self.step(SpeechAligned(at_s=trio.current_time(), turn_id=self.turn_id, spans=spans))
+
+    def _fail(self, error: VoiceError) -> None:
+        upstream = (
+            {"status": error.status, "request_id": error.request_id}
+            if isinstance(error, ProviderError)
+            else {}
+        )
+        log.warning("turn_failed", turn_id=self.turn_id, code=error.code, **upstream)
+        self.step(
+            TurnFailed(
+                at_s=trio.current_time(),
+                turn_id=self.turn_id,
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+            )
+        )
+
+
+def words_of(alignment: Alignment) -> tuple[SpokenSpan, ...]:
+    """Characters grouped into words, each with the space that follows it."""
+    spans: list[SpokenSpan] = []
+    word, start_ms = "", 0.0
+    for char, begin_ms, end_ms in zip(alignment.chars, alignment.starts_ms, alignment.ends_ms, strict=True):
+        if not word:
+            start_ms = begin_ms
+        word += char
+        if char.isspace():
+            spans.append(SpokenSpan(word, start_ms, end_ms))
+            word = ""
+    if word:
+        spans.append(SpokenSpan(word, start_ms, alignment.ends_ms[-1]))
+    return tuple(spans)

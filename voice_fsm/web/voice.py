@@ -1,0 +1,253 @@
+"""The door ``/v1/voice/ws``: our own dialect, spoken by browsers and phones."""
+
+import secrets
+import time
+from typing import Final, cast
+
+import attrs
+import structlog
+import trio
+from starlette.websockets import WebSocket, WebSocketState
+
+from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.fsm import effects as fx
+from voice_fsm.fsm.events import Interrupt, PlaybackProgress, TextPrompt, Update
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, TextDelta
+from voice_fsm.runtime.session import Services, VoiceSession
+from voice_fsm.wire import voice as wire
+
+log = structlog.get_logger()
+
+OVERLOADED: Final = 1013
+
+
+@attrs.frozen(kw_only=True)
+class DoorPolicy:
+    """What clients may do at this door."""
+
+    allow_backend_credentials: bool = False
+    allowed_origins: frozenset[str] = frozenset()
+    """Origins of pages that may connect; empty: any."""
+    max_sessions: int = 200
+
+
+class VoiceEndpoint:
+    """Lets clients in, as many as the policy allows."""
+
+    def __init__(self, services: Services, policy: DoorPolicy) -> None:
+        self._services = services
+        self._policy = policy
+        self.sessions = 0
+        """How many are connected now."""
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        """Serve one connection to its end."""
+        origin = websocket.headers.get("origin")
+        if self._policy.allowed_origins and origin not in self._policy.allowed_origins:
+            log.warning("origin_refused", origin=origin)
+            await websocket.close()  # before accepting: the handshake is answered with 403
+            return
+        await websocket.accept()
+        if self.sessions >= self._policy.max_sessions:
+            await _turn_away(websocket)
+            return
+        self.sessions += 1
+        try:
+            session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
+            session.answer(wire.SessionReady())
+            await session.run()
+        finally:
+            self.sessions -= 1
+
+
+async def _turn_away(websocket: WebSocket) -> None:
+    full = wire.Error(
+        code="overloaded",
+        message="This server has as many sessions as it can serve well. Try again later.",
+        retryable=True,
+        fatal=True,
+    )
+    await websocket.send_text(wire.encode(full, seq=1))
+    await websocket.close(OVERLOADED)
+
+
+class VoiceDoor:
+    """One connection: frames to events, notices to frames."""
+
+    def __init__(self, websocket: WebSocket, services: Services, policy: DoorPolicy) -> None:
+        self._websocket = websocket
+        self._services = services
+        self._policy = policy
+        self._binary = False
+        self._events: frozenset[str] = frozenset()
+        self._seq = 0
+        self._chunks_sent = 0
+
+    async def listen(self, session: VoiceSession) -> None:
+        """Read frames until the client has gone; what is wrong with one is told, and the next is read."""
+        while True:
+            frame = await self._websocket.receive()
+            if frame["type"] == "websocket.disconnect":
+                return
+            try:
+                audio = frame.get("bytes")
+                if audio is not None:
+                    session.hear(audio)
+                else:
+                    self._take(session, wire.decode(frame["text"]))
+            except ClientError as error:
+                session.refuse(error)
+
+    async def tell(self, item: Item) -> None:
+        """Send what this client asked to be told."""
+        if self._websocket.client_state is WebSocketState.DISCONNECTED:
+            await trio.lowlevel.checkpoint()
+        elif isinstance(item, AudioChunk) and self._binary:
+            self._chunks_sent = item.index
+            await self._websocket.send_bytes(wire.encode_audio_frame(item.turn_id, item.index, item.data))
+        elif (message := self._message(item)) is not None:
+            self._seq += 1
+            await self._websocket.send_text(wire.encode(message, self._seq))
+
+    async def close(self, code: int) -> None:
+        """Close the socket, if the client has not."""
+        if self._websocket.client_state is not WebSocketState.DISCONNECTED:
+            await self._websocket.close(code)
+
+    # --- client to session --------------------------------------------------------------------------
+
+    def _take(self, session: VoiceSession, message: wire.ClientMessage) -> None:
+        now_s = trio.current_time()
+        match message:
+            case wire.AudioAppend():
+                session.hear(
+                    message.audio, sample_rate_hz=message.sample_rate, previous_text=message.previous_text
+                )
+            case wire.AudioCommit():
+                session.commit_audio()
+            case wire.SessionConfigure():
+                self._configure(session, message)
+            case wire.SessionUpdate():
+                options = wire.merge_options(session.options, message)
+                self._services.tts.check(options.tts)
+                session.step(Update(at_s=now_s, options=options))
+            case wire.TextPrompt():
+                session.step(TextPrompt(at_s=now_s, text=message.text))
+            case wire.ResponseCancel():
+                session.step(Interrupt(at_s=now_s, turn_id=message.turn_id))
+            case wire.PlaybackProgress():
+                session.step(
+                    PlaybackProgress(at_s=now_s, turn_id=message.turn_id, played_ms=message.played_ms)
+                )
+            case wire.Ping():
+                session.answer(wire.Pong(id=message.id, server_time_ms=int(time.time() * 1000)))
+
+    def _configure(self, session: VoiceSession, message: wire.SessionConfigure) -> None:
+        if message.backend and message.backend.has_credentials:
+            self._check_credentials()
+        options = wire.merge_options(self._services.defaults, message)
+        session.configure(message.session_id or f"session-{secrets.token_hex(8)}", options)
+        self._binary = message.audio_out == "binary"
+        self._events = frozenset(message.events)
+        if message.resume:
+            raise ClientError(
+                ClientFault.RESUME_UNAVAILABLE,
+                "This server keeps no sessions to resume; the session starts afresh.",
+                field="resume",
+            )
+
+    def _check_credentials(self) -> None:
+        if not self._policy.allow_backend_credentials:
+            raise ClientError(
+                ClientFault.FRONTEND_AUTH_DISABLED,
+                "This server does not take backend credentials from clients. Leave `backend` out, "
+                "or name a `registration_id` alone.",
+                field="backend",
+            )
+
+    # --- session to client --------------------------------------------------------------------------
+
+    def _message(self, item: Item) -> wire.ServerMessage | None:  # noqa: C901, PLR0911, PLR0912  # one flat table
+        match item:
+            case AudioChunk():
+                self._chunks_sent = item.index
+                return wire.AssistantAudioChunk(
+                    turn_id=item.turn_id,
+                    audio=item.data,
+                    output_format=item.output_format,
+                    chunk_index=item.index,
+                )
+            case TextDelta():
+                return self._if_asked(
+                    "text.delta", wire.AssistantTextDelta(turn_id=item.turn_id, text=item.text)
+                )
+            case SpeechTiming(turn_id, alignment):
+                return self._if_asked(
+                    "alignment",
+                    wire.AssistantAudioAlignment(
+                        turn_id=turn_id,
+                        chars=alignment.chars,
+                        starts_ms=alignment.starts_ms,
+                        ends_ms=alignment.ends_ms,
+                    ),
+                )
+            case Answer(message):
+                return cast(wire.ServerMessage, message)  # only this door makes them
+            case fx.Configured(session_id):
+                return wire.SessionConfigured(session_id=session_id)
+            case fx.SttStarted(session_id, config):
+                return wire.SttSessionStarted(session_id=session_id, config=config)
+            case fx.PartialHeard(text):
+                return wire.TranscriptPartial(text=text)
+            case fx.UtteranceCommitted(text, words):
+                return wire.TranscriptCommitted(
+                    text=text,
+                    words=tuple(wire.Word(text=w.text, start=w.start_s, end=w.end_s) for w in words) or None,
+                )
+            case fx.TurnStarted(turn_id, text):
+                return wire.AssistantStarted(turn_id=turn_id, text=text)
+            case fx.ReplyTold(turn_id, text, metadata):
+                return wire.AssistantMessage(turn_id=turn_id, text=text, metadata=metadata)
+            case fx.AudioStarted(turn_id, output_format):
+                self._chunks_sent = 0
+                return wire.AssistantAudioStart(turn_id=turn_id, output_format=output_format)
+            case fx.AudioEnded(turn_id, output_format):
+                return wire.AssistantAudioEnd(
+                    turn_id=turn_id, output_format=output_format, chunk_count=self._chunks_sent
+                )
+            case fx.TurnInterrupted(turn_id, reason, heard_text, heard_ms):
+                return wire.AssistantInterrupted(
+                    turn_id=turn_id, reason=reason, heard_text=heard_text, heard_ms=heard_ms
+                )
+            case fx.TurnTimed():
+                return self._if_asked(
+                    "metrics",
+                    wire.TurnMetrics(
+                        turn_id=item.turn_id,
+                        first_text_ms=item.first_text_ms,
+                        first_speech_ms=item.first_speech_ms,
+                        first_audio_sent_ms=item.first_audio_sent_ms,
+                        playback_done_ms=item.playback_done_ms,
+                    ),
+                )
+            case fx.TurnEnded(turn_id, outcome):
+                return wire.AssistantDone(turn_id=turn_id, outcome=outcome)
+            case fx.StateChanged():
+                return self._if_asked(
+                    "state",
+                    wire.StateChanged(from_=item.source, to=item.target, input=item.input, at_ms=item.at_ms),
+                )
+            case fx.ErrorTold():
+                return wire.Error(
+                    message=item.message,
+                    code=item.code,
+                    field=item.field,
+                    turn_id=item.turn_id,
+                    retryable=item.retryable,
+                    fatal=item.fatal,
+                )
+            case fx.Closing(reason):
+                return wire.SessionClosing(reason=reason)
+
+    def _if_asked(self, event: str, message: wire.ServerMessage) -> wire.ServerMessage | None:
+        return message if event in self._events else None
