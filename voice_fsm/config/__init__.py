@@ -1,0 +1,37 @@
+"""Settings, read once at start-up and passed down.
+
+Each setting is declared once, with its environment variable, default, meaning and allowed values;
+``docs/configuration.md`` and ``.env.example`` are made from these declarations by
+``python -m voice_fsm.config.docs``.
+"""
+
+from voice_fsm.config.load import load_settings, spelling_warnings
+from voice_fsm.config.settings import (
+    LLM,
+    Backend,
+    Conversation,
+    Deadlines,
+    ElevenLabs,
+    Limits,
+    Local,
+    Providers,
+    Server,
+    Settings,
+    Speech,
+)
+
+__all__ = [
+    "LLM",
+    "Backend",
+    "Conversation",
+    "Deadlines",
+    "ElevenLabs",
+    "Limits",
+    "Local",
+    "Providers",
+    "Server",
+    "Settings",
+    "Speech",
+    "load_settings",
+    "spelling_warnings",
+]

@@ -1,0 +1,396 @@
+"""All settings, by group; the groups' docstrings open the tables of ``docs/configuration.md``."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import attrs
+
+from voice_fsm.config.variables import (
+    HTTP_URL,
+    HTTP_URLS,
+    KEY,
+    ORIGINS,
+    PATH,
+    POSITIVE,
+    as_text,
+    at_least,
+    between,
+    setting,
+    variable_of,
+    without_slash,
+)
+from voice_fsm.errors import ConfigError
+
+
+@attrs.frozen(kw_only=True)
+class Server:
+    """Where the server listens, and what it logs."""
+
+    host: str = setting("HOST", "127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    port: int = setting("PORT", 8000, "TCP port to listen on; 0 for any free one.", rule=between(0, 65535))
+    workers: int = setting(
+        "WORKERS", 1, "Processes. Limits count per process; a session stays in one.", rule=between(1, 256)
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "LOG_LEVEL", "info", "What is logged, and all that is graver."
+    )
+    log_format: Literal["console", "json"] = setting(
+        "LOG_FORMAT", "console", "Log lines for people, or for machines."
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        "ALLOWED_ORIGINS",
+        (),
+        "Web pages that may open a session, by their origin. Unset: any page, and whoever sends no origin.",
+        rule=ORIGINS,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Providers:
+    """Who does what. A fallback takes over when the provider beside it cannot be reached."""
+
+    stt: Literal["local", "elevenlabs"] = setting(
+        "STT_PROVIDER",
+        "local",
+        "Who turns speech into text.",
+        derived="elevenlabs if ELEVENLABS_API_KEY is set, else local",
+    )
+    tts: Literal["local", "elevenlabs"] = setting(
+        "TTS_PROVIDER",
+        "local",
+        "Who speaks.",
+        derived="elevenlabs if ELEVENLABS_API_KEY is set, else local",
+    )
+    chat: Literal["demo", "backend", "openai"] = setting(
+        "CHAT_PROVIDER",
+        "demo",
+        "Who answers: a built-in demonstration, a chat backend (BACKEND_...), "
+        "or an OpenAI-compatible API (LLM_...).",
+        derived="backend if BACKEND_BASE_URL is set, else openai if LLM_BASE_URL is set, else demo",
+    )
+    stt_fallback: Literal["local", "elevenlabs"] | None = setting(
+        "STT_FALLBACK", None, "Who steps in for STT_PROVIDER."
+    )
+    tts_fallback: Literal["local", "elevenlabs"] | None = setting(
+        "TTS_FALLBACK", None, "Who steps in for TTS_PROVIDER."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Speech:
+    """What sessions start from; `session.configure` can change it."""
+
+    stt_sample_rate_hz: Literal[8000, 16000, 22050, 24000, 44100, 48000] = setting(
+        "STT_SAMPLE_RATE", 16000, "Samples a second of the microphone's PCM."
+    )
+    stt_language_code: str | None = setting(
+        "STT_LANGUAGE_CODE", None, "Language of the user, such as en. Unset: the provider finds out."
+    )
+    stt_commit_strategy: Literal["vad", "manual"] = setting(
+        "STT_COMMIT_STRATEGY", "vad", "Whether silence ends an utterance, or the client does."
+    )
+    tts_output_format: Literal[
+        "pcm_8000",
+        "pcm_16000",
+        "pcm_22050",
+        "pcm_24000",
+        "pcm_44100",
+        "pcm_48000",
+        "ulaw_8000",
+        "mp3_22050_32",
+        "mp3_44100_32",
+        "mp3_44100_64",
+        "mp3_44100_96",
+        "mp3_44100_128",
+        "mp3_44100_192",
+        "opus_48000_32",
+        "opus_48000_64",
+        "opus_48000_96",
+        "opus_48000_128",
+        "opus_48000_192",
+    ] = setting("TTS_OUTPUT_FORMAT", "pcm_24000", "Format of the assistant's audio.")
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """How the assistant takes and keeps its turn."""
+
+    system_prompt: str | None = setting(
+        "SYSTEM_PROMPT", None, "What the model is told about its part, where the server registers or asks it."
+    )
+    history_turns: int = setting(
+        "HISTORY_TURNS", 20, "Earlier turns that the chat provider is shown.", rule=at_least(0)
+    )
+    barge_in: Literal["partial", "off"] = setting(
+        "BARGE_IN", "partial", "Whether a partial transcript interrupts the assistant."
+    )
+    barge_in_min_words: int = setting(
+        "BARGE_IN_MIN_WORDS", 1, "Words that a partial transcript needs to interrupt.", rule=at_least(1)
+    )
+    barge_in_grace_ms: int = setting(
+        "BARGE_IN_GRACE_MS",
+        0,
+        "Time after the first audio of a turn in which nothing said interrupts it, in ms.",
+        rule=at_least(0),
+    )
+    slow_reply_after_s: float | None = setting(
+        "SLOW_REPLY_AFTER_S",
+        None,
+        "How long the chat provider may be silent before SLOW_REPLY_TEXT is spoken. Unset: it is not.",
+        rule=POSITIVE,
+    )
+    slow_reply_text: str = setting(
+        "SLOW_REPLY_TEXT", "One moment, please.", "What is said while a reply is slow to come."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ElevenLabs:
+    """ElevenLabs, for speech to text and text to speech."""
+
+    api_key: str | None = setting("ELEVENLABS_API_KEY", None, "API key.", rule=KEY, secret=True)
+    base_url: str = setting(
+        "ELEVENLABS_BASE_URL",
+        "https://api.elevenlabs.io",
+        "Where its API is; its WebSockets are on the same host.",
+        rule=HTTP_URL,
+        converter=without_slash,
+    )
+    voice_id: str = setting("ELEVENLABS_VOICE_ID", "21m00Tcm4TlvDq8ikWAM", "The assistant's voice.")
+    model_id: str = setting(
+        "ELEVENLABS_MODEL_ID",
+        "eleven_turbo_v2_5",
+        "Model that speaks. The old spelling eleven_turbo_v2.5 works too.",
+        converter=lambda name: "eleven_turbo_v2_5" if name == "eleven_turbo_v2.5" else name,
+    )
+    voice_stability: float = setting(
+        "ELEVENLABS_VOICE_STABILITY", 0.9, "How even the voice is.", rule=between(0, 1)
+    )
+    voice_similarity: float = setting(
+        "ELEVENLABS_VOICE_SIMILARITY", 0.9, "How close to its original the voice is.", rule=between(0, 1)
+    )
+    stt_model_id: str = setting("ELEVENLABS_STT_MODEL_ID", "scribe_v2_realtime", "Model that listens.")
+
+
+@attrs.frozen(kw_only=True)
+class Local:
+    """The engines on this machine."""
+
+    voice: str | None = setting("LOCAL_VOICE", None, "Voice of espeak-ng, such as en-gb. Unset: its default.")
+    piper_voice: str | None = setting(
+        "PIPER_VOICE", None, "Path of a Piper voice (.onnx, with its .json beside it), spoken instead."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Backend:
+    """The chat backend, for CHAT_PROVIDER=backend.
+
+    Without BACKEND_REGISTRATION_ID the server registers the model that BACKEND_PROVIDER and the variables
+    after it describe, and uses the id that it is given.
+    """
+
+    base_url: str | None = setting(
+        "BACKEND_BASE_URL", None, "Where the backend is.", rule=HTTP_URL, converter=without_slash
+    )
+    api_key: str | None = setting(
+        "BACKEND_API_KEY", None, "The server's key to the backend.", rule=KEY, secret=True
+    )
+    registration_id: str | None = setting(
+        "BACKEND_REGISTRATION_ID", None, "A model that is registered already."
+    )
+    provider: str | None = setting("BACKEND_PROVIDER", None, "Who runs the model that is to be registered.")
+    provider_api_key: str | None = setting(
+        "BACKEND_PROVIDER_API_KEY", None, "The backend's key to BACKEND_PROVIDER.", rule=KEY, secret=True
+    )
+    model: str | None = setting("BACKEND_MODEL", None, "Name of the model that is to be registered.")
+    provider_base_url: str | None = setting(
+        "BACKEND_PROVIDER_BASE_URL",
+        None,
+        "Where the backend finds BACKEND_PROVIDER.",
+        rule=HTTP_URL,
+        converter=without_slash,
+    )
+    register_path: str = setting(
+        "BACKEND_REGISTER_PATH", "/v1/register", "Path that registers a model.", rule=PATH
+    )
+    chat_path: str = setting("BACKEND_CHAT_PATH", "/v1/chat", "Path that answers a turn.", rule=PATH)
+    registration_ttl_s: float = setting(
+        "BACKEND_REGISTRATION_TTL_S",
+        3600.0,
+        "How long a registration is used before it is made anew.",
+        rule=POSITIVE,
+    )
+    allow_frontend_auth: bool = setting(
+        "ALLOW_FRONTEND_BACKEND_AUTH",
+        default=False,
+        help="Whether clients may bring a model, key and prompt of their own in session.configure.",
+    )
+    frontend_allowed_urls: tuple[str, ...] = setting(
+        "FRONTEND_BACKEND_ALLOWED_URLS",
+        (),
+        "The only values of backend.base_url that clients may bring. Unset: any, "
+        "so that clients decide whom the backend calls.",
+        rule=HTTP_URLS,
+        converter=lambda urls: tuple(map(without_slash, urls)),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LLM:
+    """An OpenAI-compatible API, for CHAT_PROVIDER=openai."""
+
+    base_url: str | None = setting(
+        "LLM_BASE_URL",
+        None,
+        "Where it is, up to and with /v1.",
+        rule=HTTP_URL,
+        converter=without_slash,
+    )
+    api_key: str | None = setting("LLM_API_KEY", None, "API key, where one is needed.", rule=KEY, secret=True)
+    model: str | None = setting("LLM_MODEL", None, "Name of the model.")
+
+
+@attrs.frozen(kw_only=True)
+class Deadlines:
+    """How long the server waits for others, in seconds, before the turn or link is given up."""
+
+    stt_connect_s: float = setting(
+        "STT_CONNECT_S", 10.0, "For a link to the recogniser to be ready.", rule=POSITIVE
+    )
+    stt_give_up_s: float = setting(
+        "STT_GIVE_UP_S", 30.0, "For a lost link to be made again, with all attempts.", rule=POSITIVE
+    )
+    chat_connect_s: float = setting(
+        "CHAT_CONNECT_S", 5.0, "For a connection to the chat provider.", rule=POSITIVE
+    )
+    chat_first_byte_s: float = setting(
+        "CHAT_FIRST_BYTE_S", 30.0, "For the first text of a reply.", rule=POSITIVE
+    )
+    chat_stall_s: float = setting(
+        "CHAT_STALL_S", 15.0, "For the next piece of a reply that has begun.", rule=POSITIVE
+    )
+    chat_total_s: float = setting("CHAT_TOTAL_S", 120.0, "For a whole reply.", rule=POSITIVE)
+    tts_connect_s: float = setting(
+        "TTS_CONNECT_S", 5.0, "For a connection to the synthesiser.", rule=POSITIVE
+    )
+    tts_first_byte_s: float = setting(
+        "TTS_FIRST_BYTE_S", 10.0, "For the first audio of a text.", rule=POSITIVE
+    )
+    tts_stall_s: float = setting(
+        "TTS_STALL_S", 10.0, "For the next piece of audio that has begun.", rule=POSITIVE
+    )
+    tts_total_s: float = setting("TTS_TOTAL_S", 120.0, "For all audio of a text.", rule=POSITIVE)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What a client, a session and the process may take."""
+
+    configure_within_s: float = setting(
+        "CONFIGURE_WITHIN_S", 30.0, "Time to send session.configure, in seconds.", rule=POSITIVE
+    )
+    max_message_bytes: int = setting(
+        "MAX_MESSAGE_BYTES", 1_048_576, "Size of a client's message; beyond it 1009.", rule=at_least(1024)
+    )
+    max_audio_lead_s: float = setting(
+        "MAX_AUDIO_LEAD_S",
+        10.0,
+        "How far microphone audio may run ahead of real time, in seconds; the surplus is dropped.",
+        rule=POSITIVE,
+    )
+    idle_timeout_s: float = setting(
+        "IDLE_TIMEOUT_S",
+        600.0,
+        "Time without speech, prompt or reply after which a session ends, in seconds.",
+        rule=POSITIVE,
+    )
+    max_session_s: float = setting("MAX_SESSION_S", 3600.0, "Length of a session, in seconds.", rule=POSITIVE)
+    max_sessions: int = setting(
+        "MAX_SESSIONS", 200, "Sessions at a time; the next is refused with 1013.", rule=at_least(1)
+    )
+    drain_s: float = setting(
+        "DRAIN_S", 20.0, "Time that running turns get when the server stops, in seconds.", rule=at_least(0)
+    )
+    tcp_user_timeout_s: float = setting(
+        "TCP_USER_TIMEOUT_S",
+        5.0,
+        "Time after which a client that takes no data is cut off, in seconds (Linux).",
+        rule=POSITIVE,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """All settings. They fit together: a provider has what it needs."""
+
+    server: Server = Server()
+    providers: Providers = Providers()
+    speech: Speech = Speech()
+    conversation: Conversation = Conversation()
+    elevenlabs: ElevenLabs = ElevenLabs()
+    local: Local = Local()
+    backend: Backend = Backend()
+    llm: LLM = LLM()
+    deadlines: Deadlines = Deadlines()
+    limits: Limits = Limits()
+
+    def __attrs_post_init__(self) -> None:
+        _check_speech_providers(self)
+        _check_chat_provider(self)
+
+    def masked(self) -> dict[str, str]:
+        """Every variable and its value as text, with "set" or "unset" in the place of a secret."""
+        return {
+            variable_of(field).name: _masked(field, getattr(getattr(self, group), field.name))
+            for group, field in fields()
+        }
+
+
+def groups() -> dict[str, Any]:
+    """The class of each group of settings, by its name in `Settings`."""
+    return {group.name: group.type for group in attrs.fields(Settings)}
+
+
+def fields() -> Iterator[tuple[str, "attrs.Attribute[Any]"]]:
+    """Every setting, with the name of its group."""
+    for name, group in groups().items():
+        for field in attrs.fields(group):
+            yield name, field
+
+
+def _masked(field: "attrs.Attribute[Any]", value: object) -> str:
+    if variable_of(field).secret:
+        return "set" if value else "unset"
+    return as_text(value) or "unset"
+
+
+# --- what has to fit together -----------------------------------------------------------------------
+
+
+def _check_speech_providers(settings: Settings) -> None:
+    chosen = settings.providers
+    for step, provider, fallback in (
+        ("STT", chosen.stt, chosen.stt_fallback),
+        ("TTS", chosen.tts, chosen.tts_fallback),
+    ):
+        if provider == "elevenlabs":
+            _need("ELEVENLABS_API_KEY", settings.elevenlabs.api_key, f"{step}_PROVIDER=elevenlabs")
+        if fallback == "elevenlabs":
+            _need("ELEVENLABS_API_KEY", settings.elevenlabs.api_key, f"{step}_FALLBACK=elevenlabs")
+        if fallback == provider:
+            raise ConfigError(f"{step}_FALLBACK", f"must differ from {step}_PROVIDER")
+
+
+def _check_chat_provider(settings: Settings) -> None:
+    match settings.providers.chat:
+        case "backend":
+            _need("BACKEND_BASE_URL", settings.backend.base_url, "CHAT_PROVIDER=backend")
+        case "openai":
+            _need("LLM_BASE_URL", settings.llm.base_url, "CHAT_PROVIDER=openai")
+            _need("LLM_MODEL", settings.llm.model, "CHAT_PROVIDER=openai")
+
+
+def _need(variable: str, value: str | None, by: str) -> None:
+    if not value:
+        raise ConfigError(variable, f"is needed for {by}")
