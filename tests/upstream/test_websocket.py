@@ -316,6 +316,7 @@ async def hang_up_half_way(stream: trio.abc.Stream) -> None:
 
 
 async def break_off(stream: trio.abc.Stream) -> None:
+    await read_head(stream)
     await reset(stream)
 
 
@@ -323,6 +324,20 @@ async def break_off(stream: trio.abc.Stream) -> None:
 async def test_hanging_up_during_the_handshake_is_unreachable(server: Handler) -> None:
     """trio-websocket alone would wait for ever."""
     assert (await failure_of(server)).fault is ProviderFault.UNREACHABLE
+
+
+async def test_a_peer_that_is_gone_before_the_handshake_is_unreachable() -> None:
+    """Our request cannot even be sent."""
+
+    async def dial(_host: str, _port: int) -> trio.abc.HalfCloseableStream:
+        client, server = trio.testing.memory_stream_pair()
+        await server.aclose()
+        return client
+
+    with pytest.raises(ProviderError) as caught, trio.fail_after(10):
+        async with open_websocket("ws://host", upstream=Upstream.STT, dial=dial):
+            pytest.fail("opened")
+    assert caught.value.fault is ProviderFault.UNREACHABLE
 
 
 async def test_a_credential_that_cannot_be_sent_is_refused_without_being_quoted() -> None:
@@ -562,6 +577,23 @@ async def test_a_broken_connection_is_lost() -> None:
         assert (error.fault, error.status) == (ProviderFault.LOST, 1006)
         with pytest.raises(ConnectionClosed):
             await connection.send_message("anybody?")
+
+
+async def test_a_connection_that_the_peer_ended_holds_no_socket() -> None:
+    """It is closed at once, not when the body has come to its end."""
+
+    async def server(stream: trio.abc.Stream) -> None:
+        async with accept(stream) as (_, websocket):
+            await websocket.aclose()
+
+    async with serve(server) as url:
+        listening = open_sockets()
+        async with open_websocket(url, upstream=Upstream.STT) as connection:
+            with pytest.raises(ConnectionClosed):
+                await connection.get_message()
+            with trio.fail_after(10):
+                while open_sockets() != listening:
+                    await trio.testing.wait_all_tasks_blocked()
 
 
 def test_a_connection_that_ended_without_a_reason_is_lost() -> None:
