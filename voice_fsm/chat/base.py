@@ -49,6 +49,13 @@ class ChatProvider(Protocol):
 
     name: str
 
+    def check(self, chosen: BackendOptions) -> None:
+        """Say early whether a client's choice of backend can be served.
+
+        Raises:
+            ClientError: it cannot; ``field`` such as ``backend.base_url``.
+        """
+
     def reply(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
         """Ask. Leaving the context closes the call, finished or not.
 

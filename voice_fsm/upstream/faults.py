@@ -4,17 +4,17 @@ Sentences are ours alone. An upstream's own words may hold secrets (a key it was
 error body only its codes are read.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.wire.upstream_json import read_upstream_json
 
 _SUBJECTS: Final = {
     Upstream.STT: "The speech recogniser",
@@ -65,7 +65,15 @@ _STATUS_FAULTS: Final = {
 }
 _QUOTA_CODES: Final = frozenset({"insufficient_quota", "quota_exceeded", "billing_hard_limit_reached"})
 
-_CODE_KEYS: Final = ("code", "type", "status", "err_code", "error_code", "category")
+# The first that fits; an invalid_request_error may stand beside a more telling code.
+_CODE_FAULTS: Final = (
+    (_QUOTA_CODES, ProviderFault.QUOTA_EXCEEDED),
+    (frozenset({"rate_limit_exceeded", "rate_limit_error"}), ProviderFault.RATE_LIMITED),
+    (frozenset({"slow_down", "server_is_overloaded", "overloaded_error"}), ProviderFault.OVERLOADED),
+    (frozenset({"context_length_exceeded", "invalid_request_error"}), ProviderFault.REJECTED),
+)
+_CODE_KEYS: Final = ("code", "type", "status", "status_code", "err_code", "error_code", "category")
+_ERROR_STATUSES: Final = range(400, 600)
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "dg-request-id", "x-trace-id")
 _MAX_REQUEST_ID_CHARS: Final = 128
 
@@ -95,6 +103,17 @@ class RefusedError(ProviderError):
         """The body's machine-readable codes in lower case, such as ``voice_not_found``."""
         self._body = body
 
+    def told_as(self, message: str) -> ProviderError:
+        """Give the same error with a sentence that says more, without the body."""
+        return ProviderError(
+            self.upstream,
+            self.fault,
+            message,
+            status=self.status,
+            request_id=self.request_id,
+            retry_after_s=self.retry_after_s,
+        )
+
     def mentions(self, word: str) -> bool:
         """Whether the body (its first 32 KiB) holds this lower-case ASCII word, in any case."""
         return word.encode() in self._body.lower()
@@ -115,8 +134,8 @@ def provider_error(
 
 def refused(upstream: Upstream, status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
     """Make the error of an answer whose status is no success; ``headers`` look up in any case."""
-    codes = codes_in(body)
-    fault = ProviderFault.QUOTA_EXCEEDED if codes & _QUOTA_CODES else fault_of_status(status)
+    is_quota = not codes_in(body).isdisjoint(_QUOTA_CODES)
+    fault = ProviderFault.QUOTA_EXCEEDED if is_quota else fault_of_status(status)
     return RefusedError(
         upstream,
         fault,
@@ -169,14 +188,36 @@ def bearer(upstream: Upstream, api_key: str) -> dict[str, str]:
 
 
 def codes_in(body: bytes) -> frozenset[str]:
-    """Collect the codes of a JSON error body: at its top, under ``error`` and under ``detail``."""
+    """Collect the codes of a JSON error body, in lower case; a body that is not JSON has none."""
     try:
-        top = json.loads(body)
-    except (ValueError, RecursionError):
+        return _codes_of(read_upstream_json(body))
+    except ValueError:
         return frozenset()
-    levels = [top, *(top.get(key) for key in ("error", "detail"))] if isinstance(top, dict) else []
-    found = (level.get(key) for level in levels if isinstance(level, dict) for key in _CODE_KEYS)
+
+
+def fault_of_error(document: object) -> ProviderFault:
+    """Classify an error that came as a JSON value inside an answer whose status was a success."""
+    codes = _codes_of(document)
+    for known, fault in _CODE_FAULTS:
+        if codes & known:
+            return fault
+    statuses = (level.get(key) for level in _levels(document) for key in _CODE_KEYS)
+    status = next(
+        (status for status in statuses if isinstance(status, int) and status in _ERROR_STATUSES), 500
+    )
+    return fault_of_status(status)
+
+
+def _codes_of(document: object) -> frozenset[str]:
+    found = (level.get(key) for level in _levels(document) for key in _CODE_KEYS)
     return frozenset(code.lower() for code in found if isinstance(code, str))
+
+
+def _levels(document: object) -> Iterator[dict[str, Any]]:
+    """Give the objects that may hold codes: the top one, and those under ``error`` and ``detail``."""
+    if isinstance(document, dict):
+        yield document
+        yield from (inner for key in ("error", "detail") if isinstance(inner := document.get(key), dict))
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

@@ -4,7 +4,6 @@ async with ask(client, request, upstream=Upstream.TTS, deadlines=deadlines) as a
     async for chunk in answer: ...
 """
 
-import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ import trio
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.faults import RefusedError, httpx_errors_as, provider_error, refused, request_id
+from voice_fsm.wire.upstream_json import read_upstream_json
 
 T = TypeVar("T")
 
@@ -114,8 +114,8 @@ class Answer:
         """
         body = await self.read(limit_bytes)
         try:
-            value: object = json.loads(body)
-        except (ValueError, RecursionError):
+            value: object = read_upstream_json(body)
+        except ValueError:
             raise self.error(ProviderFault.BAD_RESPONSE) from None
         return value
 

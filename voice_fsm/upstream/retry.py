@@ -1,13 +1,16 @@
 """Try a call again when that may help and nobody has noticed yet."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
 
 import attrs
+import httpx
 import trio
 
-from voice_fsm.errors import ProviderError, ProviderFault
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.upstream.http import Answer, Deadlines, ask
 
 T = TypeVar("T")
 
@@ -54,6 +57,27 @@ async def with_retries(
                 raise
         await trio.sleep(delay_s)
     return await attempt()
+
+
+@asynccontextmanager
+async def ask_with_retries(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    *,
+    upstream: Upstream,
+    deadlines: Deadlines,
+    policy: RetryPolicy,
+) -> AsyncIterator[Answer]:
+    """Do as `ask` does, again where that may help; each attempt has the deadlines anew.
+
+    Raises:
+        ProviderError: on entering: the last attempt's.
+    """
+    async with AsyncExitStack() as stack:
+        yield await with_retries(
+            lambda: stack.enter_async_context(ask(client, request, upstream=upstream, deadlines=deadlines)),
+            policy,
+        )
 
 
 def may_retry(error: ProviderError) -> bool:
