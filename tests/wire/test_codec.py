@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.wire import codec
+from voice_fsm.wire.converter import FieldError
 
 
 @attrs.frozen(kw_only=True)
@@ -20,7 +21,7 @@ class Inner:
 
 def _even(_: object, attribute: "attrs.Attribute[int]", value: int | None) -> None:
     if value is not None and value % 2:
-        raise codec.FieldError("must be even", field=attribute.name)
+        raise FieldError("must be even", field=attribute.name)
 
 
 @attrs.frozen(kw_only=True)
@@ -257,7 +258,7 @@ def test_long_list_of_errors_ends_at_the_first() -> None:
 
     def refuse(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
         refused.append(value)
-        raise codec.FieldError("must not be", field=attribute.name)
+        raise FieldError("must not be", field=attribute.name)
 
     @attrs.frozen
     class Item:

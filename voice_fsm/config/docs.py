@@ -98,5 +98,5 @@ def _comment(text: str) -> list[str]:
     )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  # the command; what it does is main
     main(Path(__file__).parents[2])

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from voice_fsm.wire.codec import FieldError
+from voice_fsm.wire.converter import FieldError
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 

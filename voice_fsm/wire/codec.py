@@ -1,47 +1,23 @@
-"""The one strict converter: JSON text to frozen messages and back, for every dialect.
+"""Frames and messages: JSON text to frozen attrs classes and back, for every dialect.
 
-What it holds a peer to:
-
-- A frame is one JSON object (RFC 8259) in UTF-8, without NaN, without lone surrogates, without a key
-  given twice, and without integers beyond 64 bits.
-- A value has its field's type and no other: 5 is not "5", true is not 1. A whole number may stand where a
-  fraction is expected.
-- ``null`` is the same as leaving the field out. Fields that nobody knows are ignored.
-- ``bytes`` are base64 (RFC 4648, padded) and hold audio; an `AudioFormat` is its name.
-
-A message is a frozen attrs class with its tag as ``type: ClassVar[str]``. A field whose name is a Python
-keyword ends in an underscore (``from_``), which is not on the wire. A field whose default is ``None`` is
-left out while it is ``None``.
+A frame is one JSON object whose ``type`` tells its message class; a message class has that name as
+``type: ClassVar[str]``. What a frame has to keep to is told in `voice_fsm.wire.strict_json`, what its fields
+have to keep to in `voice_fsm.wire.converter`.
 """
 
-import binascii
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from typing import Any, ClassVar, Final, Generic, Literal, NoReturn, Protocol, TypeVar, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
-import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.wire.converter import CONVERTER, FieldError, wire_name
+from voice_fsm.wire.strict_json import read_strict_json
 
-_Hook = Callable[[Any, Any], Any]
-
-_INTEGER_CHARS: Final = 19
-"""A sign and 18 digits: safe in 64 bits, and in every float."""
 _SHOWN_CHARS: Final = 60
 """How much an error repeats of a name that the peer made up."""
-
-_KINDS: Final = {
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-}
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Message(Protocol):
@@ -51,23 +27,6 @@ class Message(Protocol):
 
 
 MessageT_co = TypeVar("MessageT_co", bound=Message, covariant=True)
-
-
-class FieldError(ValueError):
-    """A value that its field cannot hold.
-
-    ``must`` ends a sentence that begins with the field's path, such as "must be a string". It never
-    repeats the value, which may be a secret.
-    """
-
-    def __init__(
-        self, must: str, *, field: str | None = None, fault: ClientFault = ClientFault.INVALID_FIELD
-    ) -> None:
-        super().__init__(must)
-        self.must = must
-        self.field = field
-        """Name of the field, from checks that see a whole message; else the codec knows it."""
-        self.fault = fault
 
 
 class Dialect(Generic[MessageT_co]):
@@ -99,7 +58,7 @@ class Dialect(Generic[MessageT_co]):
             shown = repr(name[:_SHOWN_CHARS])
             raise ClientError(ClientFault.UNKNOWN_TYPE, f"No message has the type {shown}.")
         try:
-            return _CONVERTER.structure(document, cls)
+            return CONVERTER.structure(document, cls)
         except cattrs.BaseValidationError as group:
             raise _client_error(group) from None
 
@@ -113,12 +72,7 @@ def encode(message: Message, **envelope: int | str) -> str:
     Raises:
         ValueError: a number in it is NaN or infinite.
     """
-    return _ENCODER.encode({"type": message.type, **envelope, **_CONVERTER.unstructure(message)})
-
-
-def base64_text(data: bytes) -> str:
-    """Write bytes as a frame does."""
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
+    return _ENCODER.encode({"type": message.type, **envelope, **CONVERTER.unstructure(message)})
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
@@ -128,7 +82,7 @@ def read_object(text: str | bytes) -> dict[str, Any]:
         ClientError: ``malformed_message``.
     """
     try:
-        document = read_json(text)
+        document = read_strict_json(text)
     except ValueError as error:
         raise ClientError(ClientFault.MALFORMED_MESSAGE, f"The message is not valid JSON: {error}.") from None
     if not isinstance(document, dict):
@@ -136,241 +90,15 @@ def read_object(text: str | bytes) -> dict[str, Any]:
     return document
 
 
-def read_json(text: str | bytes) -> Any:  # noqa: ANN401  # any JSON value
-    """Read any JSON value, strictly.
-
-    Raises:
-        ValueError: it is not JSON, or breaks the rules above; the message says how, and quotes nothing.
-    """
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        document = _DECODER.decode(text)
-        if not text.isascii() or "\\" in text:  # both are quick, and false for audio
-            json.dumps(document, ensure_ascii=False).encode()
-    except UnicodeError:
-        raise ValueError("it is not well-formed Unicode") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos}") from None
-    return document
-
-
-# --- JSON -------------------------------------------------------------------------------------------
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("it gives the same key twice")
-    return document
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _INTEGER_CHARS:
-        raise ValueError("it holds a number that is too large")
-    return int(digits)
-
-
-def _fraction(digits: str) -> float:
-    value = float(digits)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("it holds a number that is too large")
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}")
-
-
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
-)
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
-# --- values -----------------------------------------------------------------------------------------
-
-
-def _exactly(kind: type) -> _Hook:
-    must = f"must be {_KINDS[kind]}"
-
-    def structure(value: object, _: object) -> object:
-        if type(value) is not kind:
-            raise FieldError(must)
-        return value
-
-    return structure
-
-
-def _structure_float(value: object, _: object) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise FieldError("must be a number")
-    return float(value)
-
-
-def _structure_bytes(value: object, _: object) -> bytes:
-    if type(value) is not str:
-        raise FieldError("must be a string")
-    # The strict mode of Python 3.11 still takes padding after a whole group.
-    if len(value) % 4 == 0 and not value.endswith("==="):
-        with suppress(ValueError):
-            return binascii.a2b_base64(value, strict_mode=True)
-    raise FieldError("must be base64", fault=ClientFault.INVALID_AUDIO)
-
-
-def _structure_audio_format(value: object, _: object) -> AudioFormat:
-    if type(value) is not str:
-        raise FieldError("must be a string")
-    try:
-        return AudioFormat.parse(value)
-    except ValueError:
-        raise FieldError(
-            "must be an audio format such as pcm_24000, ulaw_8000, mp3_44100_128 or opus_48000_64"
-        ) from None
-
-
-def _structure_literal(value: object, literal: object) -> object:
-    options = get_args(literal)
-    for option in options:
-        if type(value) is type(option) and value == option:
-            return value
-    raise FieldError(f"must be one of {', '.join(map(json.dumps, options))}")
-
-
-def _is_literal(type_: object) -> bool:
-    return get_origin(type_) is Literal
-
-
-def _is_scalar_union(type_: object) -> bool:
-    kinds = _union_kinds(type_)
-    return len(kinds) > 1 and all(kind in (str, int, float, bool) for kind in kinds)
-
-
-def _union_kinds(type_: object) -> list[type]:
-    if _is_literal(type_):
-        return []
-    return [kind for kind in get_args(type_) if kind is not type(None)]
-
-
-def _scalar_union(type_: object, _: cattrs.Converter) -> _Hook:
-    kinds = _union_kinds(type_)
-    must = f"must be {' or '.join(_KINDS[kind] for kind in kinds)}"
-
-    def structure(value: object, _: object) -> object:
-        if type(value) not in kinds:
-            raise FieldError(must)
-        return value
-
-    return structure
-
-
-# --- containers -------------------------------------------------------------------------------------
-
-
-def _is_tuple(type_: object) -> bool:
-    return get_origin(type_) is tuple
-
-
-def _tuple(type_: object, converter: cattrs.Converter) -> _Hook:
-    item_type = get_args(type_)[0]
-    structure_item = converter.get_structure_hook(item_type)
-    expect_list = _exactly(list)
-
-    def structure(value: object, _: object) -> object:
-        items = expect_list(value, list)
-        return tuple([_at(index, structure_item, item, item_type) for index, item in enumerate(items)])
-
-    return structure
-
-
-def _is_mapping(type_: object) -> bool:
-    return get_origin(type_) is Mapping
-
-
-def _mapping(type_: object, converter: cattrs.Converter) -> _Hook:
-    item_type = get_args(type_)[1]
-    structure_item = converter.get_structure_hook(item_type)
-    expect_dict = _exactly(dict)
-
-    def structure(value: object, _: object) -> object:
-        items = expect_dict(value, dict)
-        return {key: _at(key, structure_item, item, item_type) for key, item in items.items()}
-
-    return structure
-
-
-def _at(step: int | str, structure_item: _Hook, item: object, item_type: object) -> object:
-    """Structure one item; the first bad one ends it, as a long list of errors would take seconds."""
-    try:
-        return structure_item(item, item_type)
-    except Exception as error:
-        error.add_note(cattrs.IterableValidationNote(f"item {step}", step, item_type))
-        raise
-
-
-def _structure_class(cls: Any, converter: cattrs.Converter) -> _Hook:  # noqa: ANN401  # cattrs hands over any type
-    fill = make_dict_structure_fn(cls, converter, **_overrides(cls))
-    expect_dict = _exactly(dict)
-
-    def structure(value: object, _: object) -> object:
-        fields = expect_dict(value, dict)
-        return fill({name: given for name, given in fields.items() if given is not None}, cls)
-
-    return structure
-
-
-def _unstructure_class(cls: Any, converter: cattrs.Converter) -> Callable[[Any], Any]:  # noqa: ANN401  # as above
-    return make_dict_unstructure_fn(cls, converter, **_overrides(cls))
-
-
-def _overrides(cls: Any) -> dict[str, Any]:  # noqa: ANN401  # as above
-    return {
-        field.name: override(rename=_wire_name(field.name), omit_if_default=field.default is None)
-        for field in attrs.fields(cls)
-    }
-
-
-def _wire_name(field: str) -> str:
-    return field.rstrip("_")
-
-
-def _strict_converter() -> cattrs.Converter:
-    converter = cattrs.Converter()
-    for kind in (str, int, bool):
-        converter.register_structure_hook(kind, _exactly(kind))
-    converter.register_structure_hook(float, _structure_float)
-    converter.register_structure_hook(bytes, _structure_bytes)
-    converter.register_unstructure_hook(bytes, base64_text)
-    converter.register_structure_hook_func(_is_literal, _structure_literal)
-    converter.register_structure_hook_factory(_is_scalar_union, _scalar_union)
-    converter.register_structure_hook_factory(_is_tuple, _tuple)
-    converter.register_structure_hook_factory(_is_mapping, _mapping)
-    # What a mapping holds is JSON already.
-    converter.register_unstructure_hook_func(_is_mapping, dict)
-    converter.register_structure_hook_factory(attrs.has, _structure_class)
-    converter.register_unstructure_hook_factory(attrs.has, _unstructure_class)
-    converter.register_structure_hook(AudioFormat, _structure_audio_format)
-    converter.register_unstructure_hook(AudioFormat, str)
-    return converter
-
-
-_CONVERTER: Final = _strict_converter()
-
-
-# --- errors -----------------------------------------------------------------------------------------
-
-
 def _client_error(error: Exception) -> ClientError:
     """Tell the first thing that is wrong, and where."""
     path: list[str] = []
     while isinstance(error, cattrs.BaseValidationError):
         error = error.exceptions[0]
-        path += reversed(list(_steps(error)))
+        path += reversed(_steps(error))
     if isinstance(error, FieldError):
         must, fault = error.must, error.fault
-        path += [_wire_name(error.field)] if error.field else []
+        path += [wire_name(error.field)] if error.field else []
     elif isinstance(error, KeyError):
         must, fault = "is required", ClientFault.INVALID_FIELD
     else:
@@ -379,10 +107,12 @@ def _client_error(error: Exception) -> ClientError:
     return ClientError(fault, f"`{field}` {must}.", field=field)
 
 
-def _steps(error: Exception) -> Iterator[str]:
+def _steps(error: Exception) -> list[str]:
     """The way to the value that raised ``error``, as far as it has been noted, from the inside out."""
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, cattrs.AttributeValidationNote):
-            yield _wire_name(note.name)
-        elif isinstance(note, cattrs.IterableValidationNote):
-            yield str(note.index)[:_SHOWN_CHARS]
+    return [
+        wire_name(note.name)
+        if isinstance(note, cattrs.AttributeValidationNote)
+        else str(note.index)[:_SHOWN_CHARS]
+        for note in getattr(error, "__notes__", ())
+        if isinstance(note, cattrs.AttributeValidationNote | cattrs.IterableValidationNote)
+    ]

@@ -22,7 +22,7 @@ from voice_fsm.wire.checks import (
     one_of,
     spoken,
 )
-from voice_fsm.wire.codec import FieldError
+from voice_fsm.wire.converter import FieldError, base64_text
 
 SAMPLE_RATES_HZ: Final = (8000, 16000, 22050, 24000, 44100, 48000)
 """Rates at which a client may send its microphone."""
@@ -493,7 +493,7 @@ def _encode_chunk(chunk: AssistantAudioChunk, seq: int) -> str:
     """What `codec.encode` writes, at a quarter of its cost: no search through audio for what to escape."""
     return (
         f'{{"type":"{chunk.type}","seq":{seq},"turn_id":{chunk.turn_id},'
-        f'"audio":"{codec.base64_text(chunk.audio)}","output_format":"{chunk.output_format}",'
+        f'"audio":"{base64_text(chunk.audio)}","output_format":"{chunk.output_format}",'
         f'"content_type":"{chunk.content_type}","chunk_index":{chunk.chunk_index}}}'
     )
 
