@@ -29,7 +29,7 @@ _NDJSON_TYPES: Final = frozenset(
 _PLAIN_TEXT_EVENTS: Final = frozenset({"message", "text", "delta", "token", "chunk", "content"})
 _SSE_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _HTML_STARTS: Final = (b"<!doctype", b"<html")
-_JSON_STARTS: Final = (b"{", b"[", b'"')
+_JSON_START: Final = b"{"
 _MAX_BODY_BYTES: Final = 1024 * 1024
 
 
@@ -227,7 +227,7 @@ def _choose_by_start(text_key: str | None, head: bytearray, *, is_all: bool) -> 
         return EventReply(text_key)
     if start.startswith(_HTML_STARTS):
         raise BrokenReplyError(ProviderFault.BAD_RESPONSE, "The chat backend answered with a web page.")
-    if start.startswith(_JSON_STARTS):
+    if start.startswith(_JSON_START):
         return ChoosingReply(partial(_choose_json, text_key))
     return PlainReply()
 
