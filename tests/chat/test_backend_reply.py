@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -146,7 +147,6 @@ PIECES: list[tuple[Any, ...]] = [
         {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "lo"}},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
     ),
-    ("Hel", "lo"),
     ({"reasoning": "Hm"}, {"thinking": "Hm"}, {"text": "Hello"}),
 ]
 
@@ -164,6 +164,14 @@ def test_pieces_in_json(values: tuple[Any, ...]) -> None:
     ):
         assert text_of(decoded(content_type, body)) == "Hello"
         assert text_of(decoded(content_type, *(bytes([byte]) for byte in body))) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "write"), [(SSE, events), (UNTOLD, events), (NDJSON, lines), (JSON, lines)]
+)
+def test_pieces_as_json_strings(content_type: str, write: Callable[..., bytes]) -> None:
+    """Strings alone are text, which keeps their blanks and newlines safe."""
+    assert text_of(decoded(content_type, write("Hel", "lo\n", " you"))) == "Hello\n you"
 
 
 def test_text_streams_before_the_end() -> None:
