@@ -14,6 +14,7 @@ DASHES: Final = frozenset("-–—")
 OPENERS: Final = frozenset("\"'“‘«‹([{¿¡")
 CLOSERS: Final = frozenset("\"'”’»›)]}」』）】》〉")
 """Quotes and brackets that stay with the sentence they close."""
+EMPHATIC: Final = frozenset("!?！？")
 SAID_ONCE: Final = frozenset("!?…,;！？，；؟")
 """Marks that mean nothing more when repeated."""
 

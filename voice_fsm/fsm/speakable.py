@@ -25,13 +25,12 @@ none of it.
 
 import re
 import string
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator
 from enum import Enum, auto
 from typing import Final, TypeVar
 
-from voice_fsm.fsm.orthography import CLAUSE_MARKS, CLOSERS, SAID_ONCE, STOPS, is_wide
+from voice_fsm.fsm.plaintext import PlainText
 
 CODE_REMARK: Final = "(code omitted)"
 
@@ -55,18 +54,10 @@ _Steps = Generator[None, str, _T]
 _END: Final = "\0"
 _LINE_ENDS: Final = ("\n", _END)
 _BLANKS: Final = " \t\r"
-_NO_BREAK_SPACES: Final = "\u00a0\u202f\u2007"
-_JOINERS: Final = "\u200c\u200d"
-_ARROWS: Final = "→⇒"
-
 _INAUDIBLE: Final = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u20e3\ufe00-\ufe0f\ufeff"
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
-_PICTURE: Final = re.compile(
-    "[\u231a-\u231b\u23cf\u23e9-\u23fa\u2500-\u27bf\u2934-\u2935\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
-)
-
 _UNDECIDED_HEAD: Final = re.compile(
     r"\#{1,6} | ([-*_=])(?:[ \t]{0,4}\1){0,79}[ \t]{0,4} | [-+*•◦▪‣][ \t]{0,4}"
     r"| [-+*•◦▪‣][ \t]{1,4}\[[ xX]?\]? | \d{1,4}[.)]? | ~~?",
@@ -99,8 +90,6 @@ _URL_NEVER: Final = frozenset('<>"`{}|\\^')
 _URL_TRAILING: Final = frozenset(".,;:!?)]'*_~")
 _URL_KEPT: Final = 300
 
-_CLAUSE_ENDS: Final = STOPS | CLAUSE_MARKS
-
 
 class _Block(Enum):
     """What a line is."""
@@ -119,7 +108,7 @@ class Speakable:
 
     def __init__(self, *, code_remark: str = CODE_REMARK) -> None:
         self._code_remark = code_remark
-        self._plain = _PlainText()
+        self._plain = PlainText()
         self._returned: deque[str] = deque()
         self._item_open = False
         marks: dict[str, Callable[[str], _Steps[None]]] = {
@@ -434,109 +423,3 @@ def _domain(url: str) -> str:
     """Who an address without its scheme belongs to; never its user name and password."""
     authority = re.split(r"[/?#]", url, maxsplit=1)[0]
     return authority.rpartition("@")[2].partition(":")[0].removeprefix("www.")
-
-
-class _PlainText:
-    """What is to be spoken: white space, pictures and repeated punctuation are put in order here."""
-
-    def __init__(self) -> None:
-        self._ready: list[str] = []
-        self._last = "\n"
-        self._gap = False
-        """White space was seen, and no word since. It comes out with the word, or at once where it decides
-        that a sentence or clause is over."""
-        self._picture_in_gap = False
-        self._ended = True
-        """Whether the text stops, perhaps within quotes or brackets, at the end of a clause."""
-        self._punctuation = ""
-        self._word_length = 0
-
-    def take(self) -> str:
-        ready = "".join(self._ready)
-        self._ready.clear()
-        return ready
-
-    @property
-    def last(self) -> str:
-        """The last character, be it white space."""
-        return " " if self._gap else self._last
-
-    @property
-    def ends_in_operand(self) -> bool:
-        """Whether an asterisk that follows may multiply: after a number, a variable or a bracket."""
-        return self._last.isdigit() or self._last == ")" or self._word_length == 1
-
-    def add_all(self, text: str) -> None:
-        for char in text:
-            self.add(char)
-
-    def add(self, char: str) -> None:
-        if char.isalnum():
-            self._word_length = 1 if self._gap or not self._last.isalnum() else self._word_length + 1
-            self._punctuation = ""
-            self._ended = False
-            self._put(char)
-        elif char.isspace() and char not in _NO_BREAK_SPACES:
-            self._space()
-        elif _PICTURE.match(char):
-            self._space()
-            self._picture_in_gap = self._gap
-        elif char in _JOINERS:
-            self._join(char)
-        elif char in _ARROWS:
-            self.comma()
-        else:
-            self._mark(char)
-
-    def comma(self) -> None:
-        """Part two things, in place of the space between them."""
-        if not self._ended:
-            self._gap = False
-            self._put(",")
-            self._ended = True
-        self._space()
-
-    def end_sentence(self) -> None:
-        if not self._ended:
-            self._gap = False
-            self._put("。" if is_wide(self._last) else ".")
-            self._ended = True
-
-    def break_(self) -> None:
-        self._gap = self._picture_in_gap = False
-        self._punctuation = ""
-        self._word_length = 0
-        self._ended = True
-        if self._last != "\n":
-            self._put("\n")
-
-    def _put(self, char: str) -> None:
-        if self._gap:
-            self._ready.append(" ")
-            self._gap = self._picture_in_gap = False
-        self._ready.append(char)
-        self._last = char
-
-    def _space(self) -> None:
-        self._punctuation = ""
-        if self._gap or self._last in " \n":
-            return
-        if self._ended:
-            self._put(" ")
-        else:
-            self._gap = True
-
-    def _mark(self, char: str) -> None:
-        if (char in SAID_ONCE and char in self._punctuation) or self._punctuation.endswith(char * 3):
-            return
-        if self._picture_in_gap and char in _CLAUSE_ENDS:
-            self._gap = self._picture_in_gap = False
-        self._punctuation = self._punctuation[-7:] + char
-        if char not in CLOSERS:
-            self._ended = char in _CLAUSE_ENDS
-        self._put(char)
-
-    def _join(self, char: str) -> None:
-        """Joiners shape letters of Indic and Arabic scripts; elsewhere they glue emoji together."""
-        if not self._gap and unicodedata.category(self._last)[0] in "LM":
-            self._ready.append(char)
