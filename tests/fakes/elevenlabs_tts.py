@@ -14,7 +14,7 @@ import json
 import math
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any, Final
@@ -84,6 +84,8 @@ class Trouble(Enum):
     """All is well, but nothing is said."""
     DRIP = auto()
     """The answer comes in crumbs, each in time."""
+    DEAF = auto()
+    """A socket's peer takes no notice of what comes after the first message, not even of pings."""
 
 
 @attrs.frozen
@@ -121,6 +123,10 @@ class CloseWith:
 Misfortune = Trouble | Refuse | Report | CloseWith
 
 
+def _deque(troubles: Iterable[Misfortune | None]) -> deque[Misfortune | None]:
+    return deque(troubles)
+
+
 @attrs.define
 class StreamLog:
     """What one WebSocket asked for and sent."""
@@ -151,11 +157,14 @@ class FakeElevenLabsTts:
     """Keys of the sockets' frames as they were in 2025."""
     first_audio_s: float = 0.0
     between_chunks_s: float = 0.0
-    troubles: deque[Misfortune | None] = attrs.field(factory=deque)
+    inactivity_s: float = math.inf
+    """How long a socket may be silent at most, whatever it asked for."""
+    troubles: deque[Misfortune | None] = attrs.field(default=(), converter=_deque)
     """One for each request to come, from the left; ``None`` is a good one."""
     streams: list[StreamLog] = attrs.field(factory=list)
     live_streams: int = 0
     http: HttpServer = attrs.field(init=False)
+    _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
         self.http = HttpServer(0, self._answer)
@@ -178,6 +187,13 @@ class FakeElevenLabsTts:
             await self._serve_socket(stream)
         finally:
             self.live_streams -= 1
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def streams_gone(self) -> None:
+        """Wait until all WebSockets have ended."""
+        while self.live_streams:
+            await self._changed.wait()
 
     def next_trouble(self) -> Misfortune | None:
         return self.troubles.popleft() if self.troubles else None
@@ -243,7 +259,8 @@ class FakeElevenLabsTts:
                 return
             case Trouble.HANG_IN_HANDSHAKE:
                 await read_head(stream)
-                await trio.sleep_forever()
+                await stream.receive_some()
+                return
             case Trouble.RESET:
                 await read_head(stream)
                 await reset(stream)
@@ -252,13 +269,37 @@ class FakeElevenLabsTts:
                 await read_head(stream)
                 await stream.send_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
                 return
-        async with accept(stream) as (handshake, connection):
+        heard = _DeafStream(stream) if trouble is Trouble.DEAF else stream
+        async with accept(heard) as (handshake, connection):
             log = StreamLog(handshake)
             self.streams.append(log)
             try:
                 await _Stream(self, log, connection, stream, trouble).run()
             except ConnectionClosed as closed:
                 log.close_code = closed.reason.code if closed.reason else None
+
+
+class _DeafStream(trio.abc.Stream):
+    """A stream that delivers the handshake and what follows it at once, then nothing."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._deliveries_left = 2
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self._deliveries_left:
+            await trio.sleep_forever()
+        self._deliveries_left -= 1
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class _Stream:
@@ -281,7 +322,7 @@ class _Stream:
         self._model_id = query.get("model_id", "")
         self._format_name = query.get("output_format", "mp3_44100_128")
         self._auto_mode = query.get("auto_mode") == "true"
-        self._patience_s = min(float(query.get("inactivity_timeout", 20)), 180.0)
+        self._patience_s = min(float(query.get("inactivity_timeout", 20)), 180.0, fake.inactivity_s)
         self._schedule = deque(_SCHEDULE)
         self._settings: Any = None
         self._buffer = ""

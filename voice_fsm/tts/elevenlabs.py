@@ -37,7 +37,7 @@ from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Frame, Voice
 from voice_fsm.tts.elevenlabs_ws import SocketRequest
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
-from voice_fsm.upstream.websocket import derive_ws_url
+from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
 
 _PEEK_S: Final = 0.005
 """How long the end of the text may take to show; spent before the first text is there, if it is not."""
@@ -100,7 +100,7 @@ async def open_elevenlabs_tts(
     config: ElevenLabsTtsConfig, client: httpx.AsyncClient
 ) -> AsyncIterator["ElevenLabsTts"]:
     """Run the provider; leaving closes all of its sockets. ``client`` stays the caller's."""
-    async with trio.open_nursery() as nursery:
+    async with background_nursery() as nursery:
         sockets = WarmSockets(
             nursery,
             partial(open_socket, config.base_url, config.api_key, config.deadlines.connect_s),
@@ -108,7 +108,6 @@ async def open_elevenlabs_tts(
             idle_s=config.idle_socket_s,
         )
         yield ElevenLabsTts(config, client, sockets)
-        nursery.cancel_scope.cancel()
 
 
 class ElevenLabsTts:

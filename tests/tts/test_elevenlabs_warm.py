@@ -1,0 +1,237 @@
+"""Sockets opened ahead: claimed once, never too old, never dead, never left behind."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.fakes.elevenlabs_tts import CloseWith, FakeElevenLabsTts, Refuse, Trouble, serve_elevenlabs_tts
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import ProviderError
+from voice_fsm.fsm.options import VoiceSettings
+from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
+from voice_fsm.tts.elevenlabs_wire import Voice
+from voice_fsm.upstream.websocket import background_nursery
+
+VOICE = Voice(
+    voice_id="voice-1",
+    model_id="eleven_flash_v2_5",
+    output_format=AudioFormat("pcm", 16000),
+    settings=VoiceSettings(),
+    alignment=True,
+)
+
+
+@asynccontextmanager
+async def pool(
+    fake: FakeElevenLabsTts, *, max_idle: int = 2, idle_s: float = 60
+) -> AsyncIterator[WarmSockets]:
+    async with serve_elevenlabs_tts(fake) as url, background_nursery() as nursery:
+        connect = partial(open_socket, url, fake.api_key, 1.0)
+        yield WarmSockets(nursery, connect, max_idle=max_idle, idle_s=idle_s)
+
+
+async def test_a_claimed_socket_has_no_handshake_left(autojump_clock: Any) -> None:
+    """After prewarming, the connection is there at once, and its settings are with the service."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(1)
+        assert fake.streams[0].texts == [" "]
+
+        socket = sockets.claim(VOICE)
+        claimed_s = trio.current_time()
+        await (await socket.connection()).send_message('{"text":"Hi. "}')
+        assert trio.current_time() == claimed_s
+        assert sockets.idle_count == 0
+        assert len(fake.streams) == 1
+        await socket.release()
+        await fake.streams_gone()
+
+
+async def test_a_claim_joins_a_handshake_under_way(autojump_clock: Any) -> None:
+    """A socket that is still being opened is claimed rather than a second one opened."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake) as sockets:
+        sockets.prewarm(VOICE)
+        socket = sockets.claim(VOICE)
+        await socket.connection()
+        await trio.sleep(1)
+        assert fake.live_streams == 1
+        await socket.release()
+
+
+async def test_a_socket_serves_one_claim(autojump_clock: Any) -> None:
+    """The second claim gets a socket of its own."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake) as sockets:
+        sockets.prewarm(VOICE)
+        first, second = sockets.claim(VOICE), sockets.claim(VOICE)
+        assert await first.connection() is not await second.connection()
+        await first.release()
+        await second.release()
+
+
+async def test_a_socket_of_another_voice_is_left_alone(autojump_clock: Any) -> None:
+    """Any difference in what was asked for makes another socket."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake) as sockets:
+        sockets.prewarm(VOICE)
+        other = Voice(
+            voice_id="voice-1",
+            model_id="eleven_flash_v2_5",
+            output_format=AudioFormat("pcm", 16000),
+            settings=VoiceSettings(speed=1.1),
+            alignment=True,
+        )
+        assert sockets.has(VOICE)
+        assert not sockets.has(other)
+        await sockets.claim(other).release()
+        assert sockets.idle_count == 1
+
+
+async def test_no_more_idle_sockets_than_allowed(autojump_clock: Any) -> None:
+    """Prewarming beyond the limit opens nothing; claimed sockets do not count."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake, max_idle=2) as sockets:
+        for _ in range(5):
+            sockets.prewarm(VOICE)
+        await trio.sleep(1)
+        assert fake.live_streams == sockets.idle_count == 2
+
+        sockets.claim(VOICE)
+        sockets.prewarm(VOICE)
+        await trio.sleep(1)
+        assert fake.live_streams == 3
+
+
+async def test_an_old_socket_is_closed(autojump_clock: Any) -> None:
+    """A socket that nobody claims ends after its time, before the service would end it."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake, idle_s=60) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(59)
+        assert fake.live_streams == 1
+        await trio.sleep(2)
+        assert fake.live_streams == sockets.idle_count == 0
+        assert fake.streams[0].close_code == 1000
+
+
+async def test_a_claimed_socket_does_not_age(autojump_clock: Any) -> None:
+    """The time that an idle socket has ends with the claim."""
+    fake = FakeElevenLabsTts()
+    async with pool(fake, idle_s=60) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(59)
+        socket = sockets.claim(VOICE)
+        await trio.sleep(100)
+        assert socket.is_usable
+        await socket.release()
+
+
+async def test_a_socket_that_the_service_closed_is_not_used(autojump_clock: Any) -> None:
+    """A dead socket is passed over at once, and its place is free again soon."""
+    fake = FakeElevenLabsTts(inactivity_s=5)
+    async with pool(fake, max_idle=1) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(5.5)
+        assert not sockets.has(VOICE)
+        assert fake.live_streams == 0
+
+        await trio.sleep(10)
+        assert sockets.idle_count == 0
+
+
+async def test_a_socket_whose_peer_fell_silent_is_dropped(autojump_clock: Any) -> None:
+    """A peer that no longer answers pings is given up, though no close ever came."""
+    fake = FakeElevenLabsTts(troubles=[Trouble.DEAF])
+    async with pool(fake, max_idle=1) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(9)
+        assert sockets.has(VOICE)
+        await trio.sleep(6)
+        assert not sockets.has(VOICE)
+        assert sockets.idle_count == 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (Refuse(401, {"status": "invalid_api_key"}), "tts_auth_failed"),
+        (Trouble.HANG_IN_HANDSHAKE, "tts_timeout"),
+        (Trouble.RESET, "tts_unreachable"),
+    ],
+    ids=str,
+)
+async def test_a_socket_that_cannot_be_opened_is_no_ones_until_claimed(
+    autojump_clock: Any, trouble: Trouble | Refuse, code: str
+) -> None:
+    """A failure ahead of time is forgotten; one that a reply waits for is told to it."""
+    fake = FakeElevenLabsTts(troubles=[trouble, trouble])
+    async with pool(fake) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(2)
+        assert sockets.idle_count == 0
+
+        socket = sockets.claim(VOICE)
+        with pytest.raises(ProviderError) as caught:
+            await socket.connection()
+        assert caught.value.code == code
+        await socket.release()
+
+
+async def test_a_fault_of_ours_reaches_the_claimer_alone() -> None:
+    """An exception that nobody foresaw ends neither the pool nor the sockets of others."""
+
+    @asynccontextmanager
+    async def broken(voice: Voice) -> AsyncIterator[Any]:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError(voice)
+        yield
+
+    async with background_nursery() as nursery:
+        sockets = WarmSockets(nursery, broken, max_idle=2, idle_s=60)
+        sockets.prewarm(VOICE)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ZeroDivisionError):
+            await sockets.claim(VOICE).connection()
+
+
+async def test_the_end_of_the_pool_closes_everything(autojump_clock: Any) -> None:
+    """Sockets being opened, idle, claimed and dead are all gone when the pool is."""
+    fake = FakeElevenLabsTts(troubles=[Trouble.HANG_IN_HANDSHAKE, None, None, CloseWith(1001)])
+    async with pool(fake, max_idle=4) as sockets:
+        sockets.prewarm(VOICE)
+        await trio.sleep(0.5)
+        for _ in range(3):
+            sockets.prewarm(VOICE)
+        await trio.sleep(0.1)
+        sockets.claim(VOICE)
+        assert fake.live_streams == 4
+        left_s = trio.current_time()
+    assert trio.current_time() - left_s < 0.2
+
+
+async def test_released_at_any_moment_nothing_stays(autojump_clock: Any) -> None:
+    """Claims that are given back while connecting, at once or later, all close their socket."""
+    chance = random.Random(3)
+    fake = FakeElevenLabsTts()
+    async with pool(fake, max_idle=4) as sockets:
+        for _ in range(200):
+            if chance.random() < 0.5:
+                sockets.prewarm(VOICE)
+            socket = sockets.claim(VOICE)
+            for _ in range(chance.randrange(12)):
+                await trio.lowlevel.checkpoint()
+            released_s = trio.current_time()
+            await socket.release()
+            assert trio.current_time() - released_s <= 0.2
+            assert not socket.is_usable
+        await trio.sleep(100)
+        assert sockets.idle_count == 0
+        await fake.streams_gone()

@@ -1,0 +1,182 @@
+"""What the service's messages mean, whichever way they are spelt."""
+
+import base64
+import json
+from typing import Any
+
+import attrs
+import pytest
+
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import ProviderError
+from voice_fsm.fsm.options import VoiceSettings
+from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText
+from voice_fsm.tts.elevenlabs_script import Narrator
+from voice_fsm.tts.elevenlabs_wire import (
+    SOCKET_FORMATS,
+    STREAM_FORMATS,
+    Frame,
+    Voice,
+    read_socket_frame,
+    read_timestamps_line,
+    socket_url,
+)
+
+HI = Alignment(("H", "i"), (0.0, 30.0), (30.0, 70.0))
+OTHER = {"chars": ["X"], "charStartTimesMs": [0], "charDurationsMs": [1]}
+PCM = AudioFormat("pcm", 8000)
+SECOND = bytes(16000)
+
+
+VOICE = Voice(
+    voice_id="v",
+    model_id="eleven_flash_v2_5",
+    output_format=PCM,
+    settings=VoiceSettings(),
+    alignment=True,
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"alignment": {"chars": ["H", "i"], "charStartTimesMs": [0, 30], "charDurationsMs": [30, 40]}},
+        {"alignment": {"chars": ["H", "i"], "charStartTimesMs": [0, 30], "charsDurationsMs": [30, 40]}},
+        {"alignment": {"chars": ["H", "i"], "char_start_times_ms": [0, 30], "char_durations_ms": [30, 40]}},
+        {
+            "alignment": None,
+            "normalizedAlignment": {
+                "chars": ["H", "i"],
+                "charStartTimesMs": [0, 30],
+                "charDurationsMs": [30, 40],
+            },
+        },
+        {
+            "alignment": {"chars": ["H", "i"], "charStartTimesMs": [0, 30], "charDurationsMs": [30, 40]},
+            "normalizedAlignment": OTHER,
+        },
+    ],
+)
+def test_alignments_of_frames(fields: dict[str, Any]) -> None:
+    """All spellings are read, and the text as it was sent goes before the normalized one."""
+    frame = read_socket_frame(json.dumps({"audio": base64.b64encode(b"ab").decode(), **fields}))
+
+    assert frame == Frame(b"ab", HI)
+
+
+@pytest.mark.parametrize(
+    "alignment",
+    [
+        "Hi",
+        {},
+        {"chars": [], "charStartTimesMs": [], "charDurationsMs": []},
+        {"chars": ["H"], "charStartTimesMs": [0, 30], "charDurationsMs": [30, 40]},
+        {"chars": ["H", "i"], "charStartTimesMs": [0, 30], "charDurationsMs": [30]},
+        {"chars": ["H", 1], "charStartTimesMs": [0, 30], "charDurationsMs": [30, 40]},
+        {"chars": ["H", "i"], "charStartTimesMs": [0, "soon"], "charDurationsMs": [30, 40]},
+        {"chars": ["H", "i"], "charStartTimesMs": None, "charDurationsMs": [30, 40]},
+    ],
+)
+def test_an_alignment_that_is_not_understood_is_none(alignment: Any) -> None:
+    """Odd times do not cost the speech they belong to."""
+    assert read_socket_frame(json.dumps({"audio": "AAAA", "alignment": alignment})) == Frame(bytes(3))
+
+
+@pytest.mark.parametrize("key", ["isFinal", "is_final"])
+def test_the_final_frame(key: str) -> None:
+    """The end is read in both spellings, without audio."""
+    assert read_socket_frame(json.dumps({"audio": None, key: True})) == Frame(is_final=True)
+    assert not read_socket_frame(json.dumps({"audio": "AAAA", key: None})).is_final
+
+
+@pytest.mark.parametrize(
+    "message", ["", "[]", "null", '{"audio":5}', '{"audio":"A"}', b"\xff", "[" * 100_000]
+)
+def test_frames_that_are_no_frames(message: str | bytes) -> None:
+    """Anything else than the protocol's objects is a bad response."""
+    with pytest.raises(ProviderError) as caught:
+        read_socket_frame(message)
+
+    assert caught.value.code == "tts_bad_response"
+
+
+def test_timestamps_of_http_are_seconds() -> None:
+    """A line's times come out in milliseconds."""
+    line = {
+        "audio_base64": "YWI=",
+        "alignment": {
+            "characters": ["H", "i"],
+            "character_start_times_seconds": [0, 0.03],
+            "character_end_times_seconds": [0.03, 0.07],
+        },
+    }
+
+    frame = read_timestamps_line(json.dumps(line).encode())
+
+    assert frame.audio == b"ab"
+    assert frame.alignment is not None
+    assert frame.alignment.ends_ms == pytest.approx(HI.ends_ms)
+
+
+def test_formats_of_the_endpoints() -> None:
+    """Every format of the service has a name of ours; the socket lacks three."""
+    assert {str(AudioFormat.parse(name)) for name in STREAM_FORMATS} == STREAM_FORMATS
+    assert len(STREAM_FORMATS) == 21
+    assert len(SOCKET_FORMATS) == 18
+
+
+def test_the_address_of_a_socket_keeps_a_prefix() -> None:
+    """A service behind a path is addressed behind it."""
+    url = socket_url("https://proxy.example/eleven", VOICE)
+
+    assert url.startswith("wss://proxy.example/eleven/v1/text-to-speech/v/stream-input?")
+
+
+@pytest.mark.parametrize(("model_id", "has"), [("eleven_v3", False), ("eleven_v4_turbo", False), ("x", True)])
+def test_models_without_socket(model_id: str, *, has: bool) -> None:
+    """The third and fourth generation cannot stream text in."""
+    assert attrs.evolve(VOICE, model_id=model_id).has_socket is has
+
+
+# --- the narrator -------------------------------------------------------------------------------------
+
+
+def test_frames_before_the_first_audio_decide_nothing() -> None:
+    """An empty frame does not turn an aligned answer into an unaligned one."""
+    narrator, untold = Narrator(PCM), ["Hi"]
+
+    said = [item for frame in (Frame(), Frame(b"ab", HI)) for item in narrator.tell(frame, untold)]
+
+    assert said == [HI, SpeechAudio(b"ab")]
+    assert untold == []
+
+
+def test_a_later_alignment_does_not_tell_twice() -> None:
+    """Text that was announced for want of an alignment is not told again by a late one."""
+    narrator, untold = Narrator(PCM), ["Hi"]
+
+    said = [item for frame in (Frame(b"ab"), Frame(b"cd", HI)) for item in narrator.tell(frame, untold)]
+
+    assert said == [SpokenText("Hi"), SpeechAudio(b"ab"), SpeechAudio(b"cd")]
+
+
+def test_frames_without_alignment_among_aligned_ones_are_only_audio() -> None:
+    """The text of the whole answer is told by the alignments that there are."""
+    narrator = Narrator(PCM)
+
+    said = [item for frame in (Frame(b"ab", HI), Frame(b"cd")) for item in narrator.tell(frame, ["more"])]
+
+    assert said == [HI, SpeechAudio(b"ab"), SpeechAudio(b"cd")]
+
+
+def test_half_a_sample_does_not_reach_the_next_answer() -> None:
+    """What is left of a cut sample at an answer's end is dropped, and the clock does not count it."""
+    narrator = Narrator(PCM)
+    list(narrator.tell(Frame(SECOND + b"x"), []))
+
+    narrator.begin_answer()
+    said = list(narrator.tell(Frame(b"ab", HI), []))
+
+    assert said[1] == SpeechAudio(b"ab")
+    assert isinstance(said[0], Alignment)
+    assert said[0].starts_ms == (1000.0, 1030.0)
