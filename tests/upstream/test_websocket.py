@@ -661,6 +661,32 @@ async def test_cancellation_at_any_moment_leaves_no_socket() -> None:
     assert trio.lowlevel.current_statistics().tasks_living == tasks_before
 
 
+async def test_cancellation_in_the_moment_of_success_is_kept() -> None:
+    """The handshake is done, the news of it is on its way, and the deadline passes."""
+    scope = trio.CancelScope()
+    receives = 0
+
+    async def cancel_after_the_agreement() -> None:
+        nonlocal receives
+        receives += 1
+        if receives == 2:
+            scope.cancel()
+
+    async with in_memory(echo) as memory:
+
+        async def dial(host: str, port: int) -> trio.abc.HalfCloseableStream:
+            stream = await memory(host, port)
+            assert isinstance(stream, trio.StapledStream)
+            stream.receive_stream.receive_some_hook = cancel_after_the_agreement
+            return stream
+
+        with scope:
+            async with open_websocket("ws://host", upstream=Upstream.STT, dial=dial):
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert receives == 2
+
+
 # --- the nursery beside a body ----------------------------------------------------------------------
 
 

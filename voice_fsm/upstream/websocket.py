@@ -22,6 +22,7 @@ from importlib.metadata import version
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+import attrs
 import certifi
 import h11
 import structlog
@@ -127,18 +128,15 @@ async def open_websocket(
         ProviderError: on entering: UNREACHABLE, BAD_RESPONSE, or what the refusal's status says, as a
             `RefusedError` with ``retry_after_s`` and the codes of its body.
     """
-    parts = urlsplit(url)
-    async with (
-        _open_stream(parts, upstream, tls, dial) as stream,
-        background_nursery() as nursery,
-    ):
-        connection: WebSocketConnection = await nursery.start(
-            _hold_connection, stream, upstream, parts, _encode_headers(headers, upstream), max_message_bytes
-        )
+    request = _Request(upstream, urlsplit(url), _encode_headers(headers, upstream), max_message_bytes)
+    async with _open_stream(request, tls, dial) as stream, background_nursery() as nursery:
+        life = trio.CancelScope()
+        connection: WebSocketConnection = await nursery.start(_hold_connection, stream, request, life)
+        life.shield = True  # `_end` ends it: when we are cancelled, the goodbye still needs the reader
         try:
             yield connection
         finally:
-            await _say_goodbye(connection)
+            await _end(connection, life)
 
 
 @asynccontextmanager
@@ -165,66 +163,100 @@ def closed_error(upstream: Upstream, closed: ConnectionClosed) -> ProviderError:
     return provider_error(upstream, fault, status=code)
 
 
+@attrs.frozen
+class _Request:
+    """What is asked of whom."""
+
+    upstream: Upstream
+    address: SplitResult
+    headers: list[tuple[bytes, bytes]] = attrs.field(repr=False)
+    max_message_bytes: int
+
+    @property
+    def host(self) -> str:
+        return self.address.hostname or ""
+
+    @property
+    def port(self) -> int:
+        return self.address.port or _DEFAULT_PORTS[self.address.scheme]
+
+    @property
+    def host_header(self) -> str:
+        """The host, and the port unless it is the usual one (RFC 6455, section 4.1)."""
+        return self.address.netloc.removesuffix(f":{_DEFAULT_PORTS[self.address.scheme]}")
+
+    @property
+    def target(self) -> str:
+        query = f"?{self.address.query}" if self.address.query else ""
+        return f"{self.address.path or '/'}{query}"
+
+
 @asynccontextmanager
 async def _open_stream(
-    parts: SplitResult, upstream: Upstream, tls: ssl.SSLContext | None, dial: Dial
+    request: _Request, tls: ssl.SSLContext | None, dial: Dial
 ) -> AsyncIterator[trio.abc.Stream]:
-    host = parts.hostname or ""
     try:
-        stream: trio.abc.Stream = await dial(host, _port(parts))
+        stream: trio.abc.Stream = await dial(request.host, request.port)
     except OSError as error:
-        raise provider_error(upstream, ProviderFault.UNREACHABLE) from error
+        raise provider_error(request.upstream, ProviderFault.UNREACHABLE) from error
     try:
-        if parts.scheme == "wss":
-            stream = await _start_tls(stream, host, upstream, tls or default_tls_context())
+        if request.address.scheme == "wss":
+            stream = await _start_tls(stream, request, tls or default_tls_context())
         yield stream
     finally:
         await trio.aclose_forcefully(stream)
 
 
-async def _start_tls(
-    stream: trio.abc.Stream, host: str, upstream: Upstream, tls: ssl.SSLContext
-) -> trio.abc.Stream:
-    secured = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
+async def _start_tls(stream: trio.abc.Stream, request: _Request, tls: ssl.SSLContext) -> trio.abc.Stream:
+    secured = trio.SSLStream(stream, tls, server_hostname=request.host, https_compatible=True)
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
-        raise provider_error(upstream, ProviderFault.UNREACHABLE) from error
+        raise provider_error(request.upstream, ProviderFault.UNREACHABLE) from error
     return secured
 
 
 async def _hold_connection(
     stream: trio.abc.Stream,
-    upstream: Upstream,
-    parts: SplitResult,
-    headers: list[tuple[bytes, bytes]],
-    max_message_bytes: int,
+    request: _Request,
+    life: trio.CancelScope,
     *,
     task_status: trio.TaskStatus[WebSocketConnection],
 ) -> None:
     """Make the connection and keep its reader running; when the reader ends, so does the stream."""
     handshake = trio.CancelScope()
-    upgrade = _UpgradeStream(stream, upstream, handshake)
+    upgrade = _UpgradeStream(stream, request.upstream, handshake)
     connection: WebSocketConnection | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            with handshake:
-                connection = await wrap_client_stream(
-                    nursery,
-                    upgrade,  # type: ignore[arg-type]  # asks for sockets, needs but a stream
-                    _host_header(parts),
-                    _target(parts),
-                    extra_headers=headers,
-                    max_message_size=max_message_bytes,
-                    receive_buffer_size=_RECEIVE_BYTES,
-                )
-                task_status.started(connection)
+        with life:
+            async with trio.open_nursery() as nursery:
+                with handshake:
+                    connection = await wrap_client_stream(
+                        nursery,
+                        upgrade,  # type: ignore[arg-type]  # asks for sockets, needs but a stream
+                        request.host_header,
+                        request.target,
+                        extra_headers=request.headers,
+                        max_message_size=request.max_message_bytes,
+                        receive_buffer_size=_RECEIVE_BYTES,
+                    )
+                    task_status.started(connection)
     except* Exception as group:  # noqa: BLE001  # a dead reader is a lost connection, whatever it died of
         log.debug("websocket_reader_failed", errors=[type(error).__name__ for error in group.exceptions])
     finally:
         await trio.aclose_forcefully(stream)
     if connection is None:
         raise upgrade.failure
+
+
+async def _end(connection: WebSocketConnection, life: trio.CancelScope) -> None:
+    """Do the closing handshake, briefly; what is left open is cut off by the stream's owner."""
+    hasty = trio.current_effective_deadline() == -math.inf
+    try:
+        with trio.move_on_after(_HASTY_GOODBYE_S if hasty else _GOODBYE_S, shield=hasty):
+            await connection.aclose()
+    finally:
+        life.cancel()
 
 
 class _UpgradeStream(trio.abc.Stream):
@@ -318,13 +350,6 @@ async def _refusal(
     return refused(upstream, response.status_code, headers, bytes(body[:_MAX_REFUSAL_BYTES]))
 
 
-async def _say_goodbye(connection: WebSocketConnection) -> None:
-    """Do the closing handshake, briefly; what is left open is cut off by the stream's owner."""
-    hasty = trio.current_effective_deadline() == -math.inf
-    with trio.move_on_after(_HASTY_GOODBYE_S if hasty else _GOODBYE_S, shield=hasty):
-        await connection.aclose()
-
-
 def _encode_headers(headers: Sequence[tuple[str, str]], upstream: Upstream) -> list[tuple[bytes, bytes]]:
     if not all(value.isascii() and value.isprintable() for _, value in headers):
         raise provider_error(upstream, ProviderFault.AUTH_FAILED)
@@ -337,16 +362,3 @@ def _is_host(name: str) -> bool:
         return bool(name.encode("idna"))
     except UnicodeError:
         return False
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or _DEFAULT_PORTS[parts.scheme]
-
-
-def _host_header(parts: SplitResult) -> str:
-    return parts.netloc.removesuffix(f":{_DEFAULT_PORTS[parts.scheme]}")
-
-
-def _target(parts: SplitResult) -> str:
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.path or '/'}{query}"

@@ -1,0 +1,432 @@
+"""Speech to text by ElevenLabs' realtime service (Scribe): one WebSocket for each link.
+
+Rules that carry no other source are from ElevenLabs' API reference and published captures of the live
+service, 2026-09 to 2026-11; `elevenlabs_protocol` holds those of the messages.
+
+A partial that arrives between a commit and its answer may still be one of the committed utterance. It is
+handed on: nothing marks it, and the utterance is not final before its `CommittedTranscript` anyway.
+"""
+
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
+
+import attrs
+import structlog
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.options import SttOptions
+from voice_fsm.stt.base import CommittedTranscript, SttLink, Transcript
+from voice_fsm.stt.elevenlabs_protocol import (
+    CommitLedger,
+    Interpreter,
+    Timeline,
+    decode_message,
+    encode_chunk,
+    message_type,
+    silence,
+)
+from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.websocket import (
+    Dial,
+    background_nursery,
+    closed_error,
+    derive_ws_url,
+    dial_tcp,
+    open_websocket,
+)
+
+log = structlog.get_logger()
+
+_PATH: Final = "/v1/speech-to-text/realtime"
+_AUDIO_FORMATS: Final = frozenset(
+    {"pcm_8000", "pcm_16000", "pcm_22050", "pcm_24000", "pcm_44100", "pcm_48000", "ulaw_8000"}
+)
+_VAD_RANGES: Final = {
+    "vad_threshold": (0.1, 0.9),
+    "vad_silence_threshold_secs": (0.3, 3.0),
+    "min_speech_duration_ms": (50, 2000),
+    "min_silence_duration_ms": (50, 2000),
+}
+_MAX_KEYTERMS: Final = 50
+_MAX_KEYTERM_CHARS: Final = 20
+_MAX_CONTEXT_CHARS: Final = 50
+
+_KEEP_ALIVE_S: Final = 5.0
+"""After so long without audio silence is sent: the service leaves after some 15 s."""
+_KEEP_ALIVE_MS: Final = 20
+_MIN_COMMIT_MS: Final = 350
+"""The service ends a session that commits less than 300 ms; the rest is for its rounding."""
+_MAX_CHUNK_MS: Final = 1000
+_MAX_COMMITS_WAITING: Final = 16
+_TRANSCRIPTS_AHEAD: Final = 16
+
+
+def _check_base_url(_config: object, _field: object, base_url: str) -> None:
+    derive_ws_url(base_url)
+
+
+def _check_keyterms(_config: object, _field: object, keyterms: tuple[str, ...]) -> None:
+    if len(keyterms) > _MAX_KEYTERMS or any(len(term) > _MAX_KEYTERM_CHARS for term in keyterms):
+        raise ValueError(f"at most {_MAX_KEYTERMS} keyterms of at most {_MAX_KEYTERM_CHARS} characters")
+
+
+@attrs.frozen(kw_only=True)
+class ElevenLabsSttConfig:
+    """The account, and what the operator chose for all sessions.
+
+    Raises:
+        ValueError: the address or the keyterms are none that the service takes.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    base_url: str = attrs.field(default="https://api.elevenlabs.io", validator=_check_base_url)
+    """http(s) or ws(s), with a path prefix where a proxy has one."""
+    model_id: str = "scribe_v2_realtime"
+    """Used where a session names none."""
+    keyterms: tuple[str, ...] = attrs.field(default=(), validator=_check_keyterms)
+    """Words to expect: names, products."""
+    no_verbatim: bool = False
+    """Whether fillers and false starts are left out."""
+    enable_logging: bool = True
+    """Whether the service may keep what it hears; ``False`` is for enterprise accounts."""
+    answer_timeout_s: float = 10.0
+    """How long a commit may stay unanswered, or our audio unread."""
+
+
+class ElevenLabsStt:
+    """The provider: one account, shared by all sessions.
+
+    ``tls`` and ``dial`` replace how connections are made; see `open_websocket`.
+    """
+
+    name = "elevenlabs"
+
+    def __init__(
+        self, config: ElevenLabsSttConfig, *, tls: ssl.SSLContext | None = None, dial: Dial = dial_tcp
+    ) -> None:
+        self._config = config
+        self._tls = tls
+        self._dial = dial
+
+    @asynccontextmanager
+    async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:
+        """Open a link; see `SttProvider`. It is up once the service says so, not when its socket opens."""
+        async with open_websocket(
+            _session_url(self._config, options),
+            upstream=Upstream.STT,
+            headers=[("xi-api-key", self._config.api_key)],
+            tls=self._tls,
+            dial=self._dial,
+        ) as websocket:
+            started = await _session_started(websocket)
+            link = _Link(websocket, started, options, self._config.answer_timeout_s)
+            async with background_nursery() as tasks:
+                tasks.start_soon(link.run_sender)
+                tasks.start_soon(link.run_receiver)
+                try:
+                    yield link
+                finally:
+                    link.close()
+
+
+class _Link:
+    """One session of the service; see `SttLink`."""
+
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        started: Mapping[str, Any],
+        options: SttOptions,
+        answer_timeout_s: float,
+    ) -> None:
+        config = started.get("config")
+        self.session_id = str(started.get("session_id", ""))
+        self.config: Mapping[str, Any] = config if isinstance(config, dict) else {}
+        self._websocket = websocket
+        self._format = options.audio_format
+        self._answer_timeout_s = answer_timeout_s
+        self._outbox = _Outbox(self._format.size_bytes(_MAX_CHUNK_MS))
+        self._ledger = CommitLedger(self._format.size_bytes(_MIN_COMMIT_MS))
+        self._timeline = Timeline(self._format.bytes_per_second)
+        self._interpreter = Interpreter(self._timeline, timed=options.include_timestamps)
+        self._transcripts_in, self._transcripts = trio.open_memory_channel[Transcript](_TRANSCRIPTS_AHEAD)
+        self._context: str | None = None
+        self._has_begun = False
+        self._last_audio_at_s = trio.current_time()
+        self._failure: ProviderError | None = None
+
+    async def send(self, audio: bytes, *, previous_text: str | None = None) -> None:
+        """Put audio in line to be sent; waits while a second of it is waiting already."""
+        if not self._has_begun and previous_text:
+            self._context = previous_text[-_MAX_CONTEXT_CHARS:]
+        self._has_begun = True
+        with self._broken_if_closed():
+            await self._outbox.put_audio(audio)
+
+    async def commit(self) -> None:
+        """Put a commit in line, behind the audio."""
+        with self._broken_if_closed():
+            await self._outbox.put_commit()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transcript:
+        try:
+            return await self._transcripts.receive()
+        except trio.EndOfChannel:
+            if self._failure is None:
+                raise StopAsyncIteration from None
+            raise self._failure from None
+
+    def close(self) -> None:
+        """Take nothing more, and end the iteration after what has been heard."""
+        self._outbox.close()
+        self._transcripts_in.close()
+
+    async def run_sender(self) -> None:
+        """Send what is in line, and silence when nothing is, until the connection or the link ends."""
+        try:
+            while True:
+                await self._send_next()
+        except ProviderError as error:
+            self._fail(error)
+        except (ConnectionClosed, trio.ClosedResourceError):
+            pass  # why it ended is for the receiver to tell, who may have got an error message before
+
+    async def run_receiver(self) -> None:
+        """Hand on what the service hears, until the connection or the link ends."""
+        try:
+            while True:
+                await self._take(await self._websocket.get_message())
+        except ProviderError as error:
+            self._fail(error)
+        except ConnectionClosed as closed:
+            self._fail(_lost(closed))
+        except trio.ClosedResourceError:
+            pass  # the link was closed while a transcript waited for its reader
+
+    async def _send_next(self) -> None:
+        answer_due_at_s = self._ledger.answer_due_at_s
+        if trio.current_time() >= answer_due_at_s:
+            raise provider_error(Upstream.STT, ProviderFault.STALLED)
+        with trio.move_on_at(min(self._last_audio_at_s + _KEEP_ALIVE_S, answer_due_at_s)):
+            await self._outbox.wait_for_content()
+        audio = self._outbox.take_audio()
+        if audio:
+            self._timeline.note_audio(len(audio))
+            await self._send_audio(audio)
+        elif self._outbox.take_commit():
+            await self._send_commit()
+        else:
+            await self._send_silence(self._format.size_bytes(_KEEP_ALIVE_MS))
+
+    async def _send_commit(self) -> None:
+        if not self._ledger.has_uncommitted:
+            await self._give_blanks(self._ledger.note_blank_commit())
+            return
+        if self._ledger.padding_bytes:
+            await self._send_silence(self._ledger.padding_bytes)
+        self._ledger.note_commit(trio.current_time() + self._answer_timeout_s)
+        await self._transmit(b"", commit=True)
+
+    async def _send_silence(self, size_bytes: int) -> None:
+        self._timeline.note_silence(size_bytes)
+        await self._send_audio(silence(self._format, size_bytes))
+
+    async def _send_audio(self, audio: bytes) -> None:
+        self._ledger.note_audio(len(audio))
+        await self._transmit(audio)
+        self._last_audio_at_s = trio.current_time()
+
+    async def _transmit(self, audio: bytes, *, commit: bool = False) -> None:
+        self._has_begun = True
+        context, self._context = self._context, None
+        message = encode_chunk(audio, self._format.sample_rate_hz, commit=commit, previous_text=context)
+        with trio.move_on_after(self._answer_timeout_s):
+            await self._websocket.send_message(message)
+            return
+        raise provider_error(Upstream.STT, ProviderFault.STALLED)
+
+    async def _take(self, frame: str | bytes) -> None:
+        transcript = self._interpreter.interpret(decode_message(frame), trio.current_time())
+        if transcript is None:
+            return
+        await self._transcripts_in.send(transcript)
+        if isinstance(transcript, CommittedTranscript):
+            await self._give_blanks(self._ledger.note_answer())
+
+    async def _give_blanks(self, count: int) -> None:
+        for _ in range(count):
+            await self._transcripts_in.send(CommittedTranscript(""))
+
+    def _fail(self, failure: ProviderError) -> None:
+        if self._failure is None:
+            failure.request_id = self.session_id
+            self._failure = failure
+        self.close()
+
+    @contextmanager
+    def _broken_if_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except trio.ClosedResourceError:
+            fault = ProviderFault.LOST if self._failure is None else self._failure.fault
+            raise provider_error(Upstream.STT, fault, request_id=self.session_id) from self._failure
+
+
+class _Outbox:
+    """What is in line to be sent: audio, joined as it comes, with commits in between."""
+
+    def __init__(self, bound_bytes: int) -> None:
+        self._bound_bytes = bound_bytes
+        self._utterances = deque([bytearray()])
+        """Audio; between two neighbours there is a commit."""
+        self._waiting_bytes = 0
+        self._is_closed = False
+        self._content = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+
+    async def put_audio(self, audio: bytes) -> None:
+        """Append audio, once there is less than the bound in line.
+
+        Raises:
+            trio.ClosedResourceError: nothing will be sent any more.
+        """
+        await self._wait_for_room()
+        self._utterances[-1].extend(audio)
+        self._waiting_bytes += len(audio)
+        self._content.unpark_all()
+
+    async def put_commit(self) -> None:
+        """Append a commit; waits and raises as `put_audio`."""
+        await self._wait_for_room()
+        self._utterances.append(bytearray())
+        self._content.unpark_all()
+
+    async def wait_for_content(self) -> None:
+        """Wait until there is something to take.
+
+        Raises:
+            trio.ClosedResourceError: there will not be.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._is_closed and not self._utterances[0] and len(self._utterances) == 1:
+            await self._content.park()
+        if self._is_closed:
+            raise trio.ClosedResourceError
+
+    def take_audio(self) -> bytes:
+        """Take the audio first in line, the bound at most; blank if a commit or nothing is first."""
+        first = self._utterances[0]
+        audio = bytes(first[: self._bound_bytes])
+        del first[: self._bound_bytes]
+        self._waiting_bytes -= len(audio)
+        self._room.unpark_all()
+        return audio
+
+    def take_commit(self) -> bool:
+        """Take the commit first in line, if one is."""
+        if self._utterances[0] or len(self._utterances) == 1:
+            return False
+        self._utterances.popleft()
+        self._room.unpark_all()
+        return True
+
+    def close(self) -> None:
+        """Let nobody wait any more; what is in line is not sent."""
+        self._is_closed = True
+        self._content.unpark_all()
+        self._room.unpark_all()
+
+    async def _wait_for_room(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._is_closed and self._is_full():
+            await self._room.park()
+        if self._is_closed:
+            raise trio.ClosedResourceError
+
+    def _is_full(self) -> bool:
+        return self._waiting_bytes >= self._bound_bytes or len(self._utterances) > _MAX_COMMITS_WAITING
+
+
+async def _session_started(websocket: WebSocketConnection) -> Mapping[str, Any]:
+    """Wait for the message that the service is ready.
+
+    Raises:
+        ProviderError: it says that it is not, or hangs up.
+    """
+    try:
+        while True:
+            message = decode_message(await websocket.get_message())
+            if message_type(message) == "session_started":
+                return message
+    except ConnectionClosed as closed:
+        raise closed_error(Upstream.STT, closed) from None
+
+
+def _lost(closed: ConnectionClosed) -> ProviderError:
+    """Make the error of a session that was closed unexplained: the service had accepted all we asked for,
+    so a new one may work, whatever the close code.
+    """
+    error = closed_error(Upstream.STT, closed)
+    return error if error.retryable else provider_error(Upstream.STT, ProviderFault.LOST, status=error.status)
+
+
+def _session_url(config: ElevenLabsSttConfig, options: SttOptions) -> str:
+    """Write the address, whose query is all the configuration there is.
+
+    Raises:
+        ClientError: the options ask for what the service has not.
+    """
+    if str(options.audio_format) not in _AUDIO_FORMATS:
+        raise ClientError(
+            ClientFault.UNSUPPORTED_FORMAT,
+            f"Speech cannot be recognised in {options.audio_format}.",
+            field="stt.audio_format",
+        )
+    query = [
+        ("model_id", options.model_id or config.model_id),
+        ("audio_format", str(options.audio_format)),
+        ("commit_strategy", options.commit_strategy),
+        ("include_timestamps", _boolean(options.include_timestamps)),
+    ]
+    if options.commit_strategy == "vad":
+        query += _vad_parameters(options)
+    if options.language_code:
+        query.append(("language_code", _bare_language(options.language_code)))
+    query += [("keyterms", term) for term in config.keyterms]
+    if config.no_verbatim:
+        query.append(("no_verbatim", _boolean(value=True)))
+    if not config.enable_logging:
+        query.append(("enable_logging", _boolean(value=False)))
+    return f"{derive_ws_url(config.base_url)}{_PATH}?{urlencode(query, quote_via=quote)}"
+
+
+def _vad_parameters(options: SttOptions) -> list[tuple[str, str]]:
+    parameters = []
+    for name, (least, most) in _VAD_RANGES.items():
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if not least <= value <= most:
+            raise ClientError(
+                ClientFault.INVALID_FIELD, f"{name} goes from {least} to {most}.", field=f"stt.{name}"
+            )
+        parameters.append((name, str(value)))
+    return parameters
+
+
+def _bare_language(code: str) -> str:
+    """Strip the region of a language tag, which the service refuses: ``pt-BR`` is ``pt``."""
+    return code.replace("_", "-").partition("-")[0].lower()
+
+
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"
