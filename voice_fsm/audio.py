@@ -24,7 +24,7 @@ _CONTENT_TYPES: Final = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
 }
-_NAME: Final = re.compile(r"(pcm|ulaw|alaw|mp3|opus)_(\d{4,5})(?:_(\d{2,3}))?")
+_NAME: Final = re.compile(r"(pcm|ulaw|alaw|mp3|opus)_([1-9][0-9]{3,4})(?:_([1-9][0-9]{1,2}))?")
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from voice_fsm.chat.base import ChatRequest, ReplyPart, ReplyText
-from voice_fsm.fsm.options import SttOptions, TtsOptions
+from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.runtime.outgoing import AudioChunk, Item
 from voice_fsm.runtime.session import VoiceSession
 from voice_fsm.stt.base import Transcript
@@ -105,6 +105,9 @@ class ScriptedChat:
         self.open_calls = 0
         self.most_open = 0
         self.closing_s = 0.0
+
+    def check(self, chosen: BackendOptions) -> None:
+        """Everything goes."""
 
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:

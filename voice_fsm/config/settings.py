@@ -229,8 +229,8 @@ class Backend:
     frontend_allowed_urls: tuple[str, ...] = setting(
         "FRONTEND_BACKEND_ALLOWED_URLS",
         (),
-        "The only values of backend.base_url that clients may bring. Unset: any, "
-        "so that clients decide whom the backend calls.",
+        "Values of backend.base_url that clients may bring, beside BACKEND_PROVIDER_BASE_URL "
+        "(or LLM_BASE_URL). Unset: no others.",
         rule=HTTP_URLS,
         converter=lambda urls: tuple(map(without_slash, urls)),
     )

@@ -238,7 +238,8 @@ class SessionChart(StateMachine):
     def _end_turn(self, outcome: Outcome, exchange: Exchange | None) -> None:
         facts, turn = self.model, self.model.current
         if exchange is not None:
-            facts.history = (*facts.history, exchange)[-facts.history_turns :]
+            kept = (*facts.history, exchange)
+            facts.history = kept[max(0, len(kept) - facts.history_turns) :]
         heard_out = outcome == "completed" and turn.first_speech_s is not None
         self._emit(turn.timed(facts.now_s if heard_out else None), TurnEnded(turn.turn_id, outcome))
         facts.turn = None

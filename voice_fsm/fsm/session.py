@@ -52,6 +52,8 @@ class Limits:
 
     configure_within_s: float = 30.0
     session_s: float = 3600.0
+    idle_s: float = 600.0
+    """A client may ask for less."""
     thinking_s: float = 180.0
     """Backstop: the deadlines of chat and TTS are shorter."""
     history_turns: int = 20
@@ -217,7 +219,8 @@ class Session:
             case "unconfigured":
                 due.append((facts.opened_s + limits.configure_within_s, "configure"))
             case "listening":
-                due.append((facts.quiet_since_s + facts.options.turn.idle_timeout_s, "idle"))
+                idle_s = min(facts.options.turn.idle_timeout_s, limits.idle_s)
+                due.append((facts.quiet_since_s + idle_s, "idle"))
             case "thinking":
                 due.append((facts.current.started_s + limits.thinking_s, "thinking"))
             case "speaking" if facts.current.sent_s is not None:

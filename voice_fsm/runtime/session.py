@@ -119,12 +119,13 @@ class VoiceSession:
         self._alarm.deadline = self._core.deadline_s
 
     def configure(self, session_id: str, options: SessionOptions) -> None:
-        """Set the session up, unless the voice service cannot serve these options.
+        """Set the session up, unless the services cannot serve these options.
 
         Raises:
-            ClientError: it cannot; the session is as before.
+            ClientError: they cannot; the session is as before.
         """
         self._services.tts.check(options.tts)
+        self._services.chat.check(options.backend)
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
 
     def refuse(self, error: ClientError) -> None:

@@ -1,0 +1,117 @@
+import numpy as np
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from voice_fsm.fsm.options import PCM_16K
+from voice_fsm.runtime.microphone import COMMIT_TAIL_MS, KEEP_S, Heard, LeadMeter, Microphone
+
+SECOND = PCM_16K.bytes_per_second
+
+
+def tone(value: int, duration_ms: float) -> bytes:
+    return np.full(int(duration_ms * 16), value, "<i2").tobytes()
+
+
+async def test_pieces_that_waited_are_taken_as_one() -> None:
+    """No queue of tiny frames: what came meanwhile goes out together, up to the next commit."""
+    microphone = Microphone(PCM_16K)
+    microphone.put(b"ab")
+    microphone.put(b"cd")
+    microphone.commit()
+    microphone.put(b"ef")
+    assert await microphone.take() == Heard(b"abcd", commit=True)
+    assert await microphone.take() == Heard(b"ef", commit=False)
+
+
+async def test_taking_waits_for_audio() -> None:
+    """An empty microphone holds its reader until something comes."""
+    microphone = Microphone(PCM_16K)
+    taken: list[Heard] = []
+    async with trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            taken.append(await microphone.take())
+
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        assert taken == []
+        microphone.put(b"ab")
+    assert taken == [Heard(b"ab", commit=False)]
+
+
+async def test_a_new_link_gets_what_was_not_committed() -> None:
+    """Sent and unanswered comes again, with its commit, before what is new."""
+    microphone = Microphone(PCM_16K)
+    microphone.put(b"ab")
+    microphone.commit()
+    await microphone.take()
+    microphone.put(b"cd")
+    microphone.rewind()
+    assert await microphone.take() == Heard(b"ab", commit=True)
+    assert await microphone.take() == Heard(b"cd", commit=False)
+
+
+async def test_an_answered_commit_forgets_exactly_its_own_audio() -> None:
+    """With the client's commits the border is known to the byte."""
+    microphone = Microphone(PCM_16K)
+    microphone.put(b"ab")
+    microphone.commit()
+    microphone.put(b"cd")
+    await microphone.take()
+    await microphone.take()
+    microphone.committed()
+    microphone.rewind()
+    assert await microphone.take() == Heard(b"cd", commit=False)
+
+
+async def test_a_commit_by_the_recogniser_keeps_only_a_tail() -> None:
+    """Where the recogniser decides, a little audio may belong to the next utterance and is kept."""
+    microphone = Microphone(PCM_16K)
+    for value in range(20):
+        microphone.put(tone(value, 100))
+    await microphone.take()
+    microphone.committed()
+    microphone.rewind()
+    heard = await microphone.take()
+    assert heard.audio == b"".join(tone(value, 100) for value in range(20 - COMMIT_TAIL_MS // 100, 20))
+
+
+async def test_memory_is_bounded_and_the_oldest_goes_first() -> None:
+    """While the recogniser is away only the newest audio is kept, and the loss is counted."""
+    microphone = Microphone(PCM_16K)
+    for second in range(int(KEEP_S) + 5):
+        microphone.put(tone(second, 1000))
+    assert microphone.dropped_bytes == 5 * SECOND
+    heard = await microphone.take()
+    assert len(heard.audio) == KEEP_S * SECOND
+    assert heard.audio[:2] == tone(5, 1)[:2]
+
+
+async def test_long_speech_without_a_commit_does_not_count_as_lost() -> None:
+    """What was sent is forgotten first when the bound is reached; nothing unsent is dropped."""
+    microphone = Microphone(PCM_16K)
+    for second in range(int(KEEP_S) * 3):
+        microphone.put(tone(second, 1000))
+        await microphone.take()
+    assert microphone.dropped_bytes == 0
+    microphone.rewind()
+    assert len((await microphone.take()).audio) <= KEEP_S * SECOND
+
+
+async def test_audio_at_another_rate_is_resampled() -> None:
+    """A client that says its rate with each chunk is heard at the configured one."""
+    microphone = Microphone(PCM_16K)
+    for _ in range(20):
+        microphone.put(np.zeros(4800, "<i2").tobytes(), 48000)
+    heard = await microphone.take()
+    assert abs(len(heard.audio) - 2 * SECOND) < SECOND / 10
+
+
+def test_the_lead_meter_admits_real_time_and_a_bounded_lead() -> None:
+    """Ten seconds at once pass, the eleventh does not, and time makes room again."""
+    meter = LeadMeter(10)
+    assert all(meter.admits(1, now_s=100) for _ in range(10))
+    assert not meter.admits(1, now_s=100)
+    assert meter.admits(1, now_s=101)
+    assert not meter.admits(1, now_s=101)
+    assert meter.admits(10, now_s=200)

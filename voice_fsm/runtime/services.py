@@ -1,0 +1,174 @@
+"""Settings to the upstreams that all sessions of the process share.
+
+A new provider is registered here: one line in the function of its kind.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import trio
+
+from voice_fsm import config
+from voice_fsm.audio import AudioFormat
+from voice_fsm.chat.backend import BackendChat, BackendConfig
+from voice_fsm.chat.base import ChatProvider
+from voice_fsm.chat.demo import DemoChat
+from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
+from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
+from voice_fsm.fsm.session import Limits
+from voice_fsm.runtime.session import Services
+from voice_fsm.stt.base import SttProvider
+from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
+from voice_fsm.stt.local import open_local_stt
+from voice_fsm.tts.base import TtsProvider
+from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
+from voice_fsm.tts.local import open_local_tts
+from voice_fsm.upstream.http import Deadlines, open_client
+
+
+@asynccontextmanager
+async def open_services(settings: config.Settings, draining: trio.Event) -> AsyncIterator[Services]:
+    """Load engines and open clients; leaving closes them all.
+
+    Raises:
+        ProviderError: an engine that the settings ask for is not installed.
+    """
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(open_client())
+        yield Services(
+            stt=await _open_stt(settings, stack),
+            chat=_make_chat(settings, client),
+            tts=await _open_tts(settings, stack, client),
+            defaults=default_options(settings),
+            limits=limits(settings),
+            stt_connect_s=settings.deadlines.stt_connect_s,
+            stt_give_up_s=settings.deadlines.stt_give_up_s,
+            max_audio_lead_s=settings.limits.max_audio_lead_s,
+            draining=draining,
+        )
+
+
+def default_options(settings: config.Settings) -> SessionOptions:
+    """What a session is that its client leaves all to us."""
+    speech, conversation = settings.speech, settings.conversation
+    return SessionOptions(
+        stt=SttOptions(
+            audio_format=AudioFormat("pcm", speech.stt_sample_rate_hz),
+            language_code=speech.stt_language_code,
+            commit_strategy=speech.stt_commit_strategy,
+        ),
+        tts=TtsOptions(output_format=AudioFormat.parse(speech.tts_output_format)),
+        turn=TurnOptions(
+            barge_in=conversation.barge_in,
+            min_words=conversation.barge_in_min_words,
+            grace_ms=conversation.barge_in_grace_ms,
+            idle_timeout_s=settings.limits.idle_timeout_s,
+        ),
+    )
+
+
+def limits(settings: config.Settings) -> Limits:
+    """What a session may take. Thinking is cut off after all that its upstreams may take has passed."""
+    wait = settings.deadlines
+    return Limits(
+        configure_within_s=settings.limits.configure_within_s,
+        idle_s=settings.limits.idle_timeout_s,
+        session_s=settings.limits.max_session_s,
+        thinking_s=wait.chat_total_s + wait.tts_connect_s + wait.tts_first_byte_s,
+        history_turns=settings.conversation.history_turns,
+    )
+
+
+async def _open_stt(settings: config.Settings, stack: AsyncExitStack) -> SttProvider:
+    match settings.providers.stt:
+        case "local":
+            return await stack.enter_async_context(open_local_stt())
+        case "elevenlabs":
+            chosen = settings.elevenlabs
+            return ElevenLabsStt(
+                ElevenLabsSttConfig(
+                    api_key=chosen.api_key or "", base_url=chosen.base_url, model_id=chosen.stt_model_id
+                )
+            )
+
+
+async def _open_tts(
+    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+) -> TtsProvider:
+    match settings.providers.tts:
+        case "local":
+            piper = settings.local.piper_voice
+            return await stack.enter_async_context(
+                open_local_tts(voice=settings.local.voice, piper_voice=Path(piper) if piper else None)
+            )
+        case "elevenlabs":
+            chosen, wait = settings.elevenlabs, settings.deadlines
+            return await stack.enter_async_context(
+                open_elevenlabs_tts(
+                    ElevenLabsTtsConfig(
+                        api_key=chosen.api_key or "",
+                        voice_id=chosen.voice_id,
+                        base_url=chosen.base_url,
+                        model_id=chosen.model_id,
+                        stability=chosen.voice_stability,
+                        similarity_boost=chosen.voice_similarity,
+                        deadlines=Deadlines(
+                            connect_s=wait.tts_connect_s,
+                            first_byte_s=wait.tts_first_byte_s,
+                            stall_s=wait.tts_stall_s,
+                            total_s=wait.tts_total_s,
+                        ),
+                    ),
+                    client,
+                )
+            )
+
+
+def _make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvider:
+    wait = settings.deadlines
+    deadlines = Deadlines(
+        connect_s=wait.chat_connect_s,
+        first_byte_s=wait.chat_first_byte_s,
+        stall_s=wait.chat_stall_s,
+        total_s=wait.chat_total_s,
+    )
+    match settings.providers.chat:
+        case "demo":
+            return DemoChat()
+        case "backend":
+            return BackendChat(client, _backend_config(settings, deadlines))
+        case "openai":
+            return OpenAiChat(
+                client,
+                OpenAiConfig(
+                    base_url=settings.llm.base_url or "",
+                    api_key=settings.llm.api_key or "",
+                    model=settings.llm.model or "",
+                    system_prompt=settings.conversation.system_prompt or "",
+                    allowed_base_urls=settings.backend.frontend_allowed_urls,
+                    deadlines=deadlines,
+                ),
+            )
+
+
+def _backend_config(settings: config.Settings, deadlines: Deadlines) -> BackendConfig:
+    chosen = settings.backend
+    return BackendConfig(
+        base_url=chosen.base_url or "",
+        api_key=chosen.api_key or "",
+        defaults=BackendOptions(
+            registration_id=chosen.registration_id,
+            provider=chosen.provider,
+            api_key=chosen.provider_api_key,
+            model=chosen.model,
+            base_url=chosen.provider_base_url,
+            system_prompt=settings.conversation.system_prompt,
+        ),
+        register_path=chosen.register_path,
+        chat_path=chosen.chat_path,
+        allowed_base_urls=chosen.frontend_allowed_urls,
+        registration_ttl_s=chosen.registration_ttl_s,
+        deadlines=deadlines,
+    )
