@@ -1,0 +1,86 @@
+"""A synthesiser's PCM as the client wants it: resampled, mu-law or MP3, as a stream."""
+
+from importlib.util import find_spec
+from typing import Final, Protocol
+
+from voice_fsm.audio import AudioFormat, Resampler, ulaw_encode
+from voice_fsm.errors import ClientError, ClientFault
+
+_MP3_FORMATS: Final = tuple(
+    AudioFormat("mp3", rate_hz, kbps)
+    for rate_hz, kbps in (
+        (22050, 32),
+        (24000, 48),
+        (44100, 32),
+        (44100, 64),
+        (44100, 96),
+        (44100, 128),
+        (44100, 192),
+    )
+)
+_LAME_QUALITY: Final = 5
+"""Of 2 (best) to 7 (fastest): 4 ms of CPU time a second of sound."""
+
+
+class SpeechEncoder(Protocol):
+    """The state of one reply's audio."""
+
+    def feed(self, pcm: bytes, *, last: bool = False) -> bytes:
+        """Encode the next PCM; with ``last`` what was held back comes too. May be empty."""
+
+
+def check_format(audio_format: AudioFormat) -> None:
+    """Say whether `make_encoder` knows a format.
+
+    Raises:
+        ClientError: ``unsupported_format``.
+    """
+    if audio_format.codec in ("pcm", "ulaw"):
+        return
+    if audio_format in _MP3_FORMATS and find_spec("lameenc") is not None:
+        return
+    raise ClientError(
+        ClientFault.UNSUPPORTED_FORMAT,
+        f"Speech synthesis on this server does not write {audio_format}; ask for pcm_24000 or ulaw_8000"
+        + (f" or {_MP3_FORMATS[-2]}." if find_spec("lameenc") else "."),
+        field="tts.output_format",
+    )
+
+
+def make_encoder(from_hz: int, audio_format: AudioFormat) -> SpeechEncoder:
+    """Start one reply's audio, of PCM at ``from_hz``."""
+    resampler = Resampler(from_hz, audio_format.sample_rate_hz)
+    match audio_format.codec:
+        case "pcm":
+            return resampler
+        case "ulaw":
+            return _UlawEncoder(resampler)
+        case _:
+            return _Mp3Encoder(resampler, audio_format)
+
+
+class _UlawEncoder:
+    def __init__(self, resampler: Resampler) -> None:
+        self._resampler = resampler
+
+    def feed(self, pcm: bytes, *, last: bool = False) -> bytes:
+        return ulaw_encode(self._resampler.feed(pcm, last=last))
+
+
+class _Mp3Encoder:
+    def __init__(self, resampler: Resampler, audio_format: AudioFormat) -> None:
+        import lameenc  # type: ignore[import-not-found]  # it has no stubs
+
+        self._resampler = resampler
+        self._lame = lameenc.Encoder()
+        self._lame.silence()
+        self._lame.set_channels(1)
+        self._lame.set_in_sample_rate(audio_format.sample_rate_hz)
+        self._lame.set_bit_rate(audio_format.bit_rate_kbps)
+        self._lame.set_quality(_LAME_QUALITY)
+        # An encoder that was never fed cannot be flushed.
+        self._lame.encode(b"")
+
+    def feed(self, pcm: bytes, *, last: bool = False) -> bytes:
+        frames = bytes(self._lame.encode(self._resampler.feed(pcm, last=last)))
+        return frames + bytes(self._lame.flush()) if last else frames
