@@ -4,18 +4,18 @@
 import unicodedata
 from typing import Final
 
-WIDE_STOPS: Final = frozenset("。！？｡．")
+WIDE_STOPS: Final = "。！？｡．"
 """End a sentence without white space after them."""
-STOPS: Final = WIDE_STOPS | frozenset(".!?…؟۔।॥։።")
+STOPS: Final = WIDE_STOPS + ".!?…؟۔।॥։።"
 """End a sentence where white space follows, unless the word before or after says otherwise."""
-WIDE_CLAUSE_MARKS: Final = frozenset("，、；：")
-CLAUSE_MARKS: Final = WIDE_CLAUSE_MARKS | frozenset(",;:،؛")
-DASHES: Final = frozenset("-–—")
-OPENERS: Final = frozenset("\"'“‘«‹([{¿¡")
-CLOSERS: Final = frozenset("\"'”’»›)]}」』）】》〉")
+WIDE_CLAUSE_MARKS: Final = "，、；："
+CLAUSE_MARKS: Final = WIDE_CLAUSE_MARKS + ",;:،؛"
+DASHES: Final = "-–—"
+OPENERS: Final = "\"'“‘«‹([{¿¡"
+CLOSERS: Final = "\"'”’»›)]}」』）】》〉"
 """Quotes and brackets that stay with the sentence they close."""
-EMPHATIC: Final = frozenset("!?！？")
-SAID_ONCE: Final = frozenset("!?…,;！？，；؟")
+EMPHATIC: Final = "!?！？"
+SAID_ONCE: Final = "!?…,;！？，；؟"
 """Marks that mean nothing more when repeated."""
 
 

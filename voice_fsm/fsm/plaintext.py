@@ -10,7 +10,7 @@ from voice_fsm.fsm.orthography import CLAUSE_MARKS, CLOSERS, EMPHATIC, SAID_ONCE
 REPEATS_MAX: Final = 3
 """Marks in a row that are more than this say nothing, as in a ruler."""
 
-_CLAUSE_ENDS: Final = STOPS | CLAUSE_MARKS
+_CLAUSE_ENDS: Final = STOPS + CLAUSE_MARKS
 _NO_BREAK_SPACES: Final = "\u00a0\u202f\u2007"
 _JOINERS: Final = "\u200c\u200d"
 _ARROWS: Final = "→⇒"

@@ -49,15 +49,12 @@ FIRST_LOOK_WIDTH: Final = 60
 so that no lonely word is left of a sentence that was about to end."""
 FIRST_WORDS_WIDTH: Final = 45
 
-_ENDING: Final = re.compile(
-    rf"(?P<word>\S*?)(?P<stop>[{''.join(STOPS)}]+)(?P<closers>(?: ?»|[{re.escape(''.join(CLOSERS))}])*)$"
-)
 _CLAUSE_BORDER: Final = re.compile(
-    rf"(?:(?<![.\s])[{''.join(CLAUSE_MARKS)}]|[\u2013\u2014]|(?<= )-)[{re.escape(''.join(CLOSERS))}]* "
-    rf"|[{''.join(WIDE_CLAUSE_MARKS)}]"
+    rf"(?:(?<![.\s])[{CLAUSE_MARKS}]|[\u2013\u2014]|(?<= )-)[{re.escape(CLOSERS)}]* "
+    rf"|[{WIDE_CLAUSE_MARKS}]"
 )
 _WORD_BORDER: Final = re.compile(r"(?<![.\d]) |(?<=\d) (?!\d)")
-_GO_ON: Final = STOPS | CLAUSE_MARKS | DASHES | frozenset(")»")
+_GO_ON: Final = STOPS + CLAUSE_MARKS + DASHES + ")»"
 """With these the sentence goes on after white space."""
 _TAIL: Final = 40
 """Characters in which the end of a sentence is judged."""
@@ -128,14 +125,16 @@ class _Cutter:
         return self._give()
 
     def _take(self, char: str) -> None:
-        over = char == "\n" or self._ends_before(char)
-        if not char.isspace():
-            if over:
-                self._cut(len(self._text))
-            self._add(char)
+        if char == "\n":
+            self._add(" ")
+            self._cut(len(self._text))
+            self._phase = _Phase.INSIDE
             return
-        self._add(" " if char == "\n" else char)
-        if over:
+        over = self._ends_before(char)
+        if over and char != " ":
+            self._cut(len(self._text))
+        self._add(char)
+        if over and char == " ":  # white space belongs to what it ends, so that joined sentences stay apart
             self._cut(len(self._text))
 
     def _give(self) -> list[str]:
@@ -144,22 +143,19 @@ class _Cutter:
 
     def _ends_before(self, char: str) -> bool:
         """Whether the sentence is over, now that ``char`` follows; steps the phase."""
-        match self._phase:
-            case _Phase.INSIDE:
-                return False
-            case _Phase.STOPPED:
-                return self._ends_after_stop(char)
-            case _Phase.DOUBTFUL:
-                self._phase = _Phase.STOPPED if char == "»" else _Phase.INSIDE
-                return not (char.islower() or char.isdigit() or char in _GO_ON)
+        if self._phase is _Phase.INSIDE:
+            return False
+        if self._phase is _Phase.STOPPED:
+            return self._ends_after_stop(char)
+        self._phase = _Phase.STOPPED if char == "»" else _Phase.INSIDE
+        return not (char.islower() or char.isdigit() or char in _GO_ON)
 
     def _ends_after_stop(self, char: str) -> bool:
         if char in STOPS or self._is_closer(char):
             return False
         if char != " ":
             self._phase = _Phase.INSIDE
-            ending = _ENDING.search(self._text, len(self._text) - _TAIL)
-            return ending is not None and not WIDE_STOPS.isdisjoint(ending["stop"])
+            return any(stop in WIDE_STOPS for stop in _ending(self._text)[1])
         verdict = _judge(self._text)
         self._phase = _Phase.DOUBTFUL if verdict is _Verdict.DOUBTFUL else _Phase.INSIDE
         return verdict is _Verdict.OVER
@@ -218,16 +214,22 @@ class _Cutter:
 
 def _judge(text: str) -> _Verdict:
     """Whether a sentence is over, whose text stops and is followed by white space."""
-    ending = _ENDING.search(text, len(text) - _TAIL)
-    if ending is None:
-        return _Verdict.OVER
-    if ending["closers"] or text.count("«") > text.count("»"):
+    word, stop, closers = _ending(text)
+    if closers or text.count("«") > text.count("»"):
         return _Verdict.DOUBTFUL
-    if ending["stop"] != ".":
-        return _Verdict.DOUBTFUL if "…" in ending["stop"] or ".." in ending["stop"] else _Verdict.OVER
+    if stop != ".":
+        return _Verdict.DOUBTFUL if "…" in stop or ".." in stop else _Verdict.OVER
     if _LIST_NUMBER.fullmatch(text) or _GERMAN_ORDINAL.search(text[-_TAIL:]):
         return _Verdict.GOES_ON
-    return _judge_word(_ELISION.sub("", ending["word"].lstrip("".join(OPENERS | DASHES))))
+    return _judge_word(_ELISION.sub("", word.lstrip(OPENERS + DASHES)))
+
+
+def _ending(text: str) -> tuple[str, str, str]:
+    """The last word, the marks that stop it, and the quotes and brackets closed after them."""
+    body = text.rstrip(CLOSERS + " ")
+    token = body[body.rfind(" ") + 1 :]
+    word = token.rstrip(STOPS)
+    return word, token[len(word) :], text[len(body) :]
 
 
 def _judge_word(word: str) -> _Verdict:
@@ -253,7 +255,7 @@ def _join_short(sentences: Iterable[str]) -> list[str]:
 
 
 def _is_short(piece: str) -> bool:
-    return width(piece) < SHORT_WIDTH and piece.rstrip()[-1] in STOPS | CLOSERS
+    return width(piece) < SHORT_WIDTH and piece.rstrip()[-1] in STOPS + CLOSERS
 
 
 def _ends_clause(text: str) -> bool:
