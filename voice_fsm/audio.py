@@ -80,8 +80,9 @@ class AudioFormat:
 
     def size_bytes(self, duration_ms: float) -> int:
         """How many bytes (whole samples) sound for ``duration_ms``."""
-        samples = int(duration_ms * self.bytes_per_second / 1000) // self.bytes_per_sample
-        return samples * self.bytes_per_sample
+        samples = duration_ms * self.bytes_per_second / (1000 * self.bytes_per_sample)
+        # The margin undoes rounding: what `duration_ms` makes of a size gives that size back.
+        return int(samples + 1e-6) * self.bytes_per_sample
 
 
 def ulaw_decode(data: bytes) -> bytes:
