@@ -10,7 +10,7 @@ from voice_fsm.upstream.http import open_client
 @pytest.fixture
 def clock() -> MockClock:
     """Time that jumps, but only when the sockets too have been quiet for a moment."""
-    return MockClock(autojump_threshold=0.02)
+    return MockClock(autojump_threshold=0.05)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ DEADLINES = Deadlines(connect_s=2.0, first_byte_s=5.0, stall_s=3.0, total_s=20.0
 @pytest.fixture
 def clock() -> MockClock:
     """Time that jumps, but only when the sockets too have been quiet for a moment."""
-    return MockClock(autojump_threshold=0.02)
+    return MockClock(autojump_threshold=0.05)
 
 
 @pytest.fixture
