@@ -326,4 +326,6 @@ def test_stages_of_the_end() -> None:
     assert decoder.is_over
     assert decoder.why_silent() is None
     assert decoder_for(NDJSON).why_silent() is None
-    assert decoder_for("text/plain").why_silent() is None
+    plain = decoder_for("text/plain")
+    plain.feed(b"Hello")
+    assert plain.why_silent() is None

@@ -106,11 +106,10 @@ class Reply:
 
     def _take(self, parts: Iterable[ReplyPart]) -> None:
         for part in parts:
-            match part:
-                case ReplyText(text):
-                    self._speak(self._text.feed(text))
-                case ReplyMetadata():
-                    self._parts.append(part)
+            if isinstance(part, ReplyText):
+                self._speak(self._text.feed(part.text))
+            else:
+                self._parts.append(part)
 
     def _speak(self, text: str) -> None:
         if not self._has_text:

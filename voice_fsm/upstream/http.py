@@ -63,7 +63,7 @@ def open_client(
 
 
 class Answer:
-    """An upstream's answer: its status was a success, its body comes as an iterator of chunks, never empty.
+    """An upstream's answer: its status was a success, its body comes as an iterator of chunks.
 
     Iterating raises `ProviderError`: STALLED or TIMEOUT by the deadlines, TRUNCATED, BAD_RESPONSE.
     """
@@ -85,13 +85,11 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         with httpx_errors_as(self._upstream):
-            while True:
-                chunk = await self._patience.wait_for(lambda: anext(self._chunks, None))
-                if chunk is None:
-                    raise StopAsyncIteration
-                if chunk:
-                    self._patience.has_begun()
-                    return chunk
+            chunk = await self._patience.wait_for(lambda: anext(self._chunks, None))
+        if chunk is None:
+            raise StopAsyncIteration
+        self._patience.has_begun()
+        return chunk
 
     async def read(self, limit_bytes: int) -> bytes:
         """Read the whole body.
