@@ -161,11 +161,12 @@ class Listener:
         before = [i for i in part.voiced if i < first_after]
         after = [i for i in part.voiced if i >= first_after]
         self._close(_Part(part.hops[:cut], part.start_hop, before))
-        self._part = _Part(part.hops[cut:], first_after, after)
+        self._part = _Part(part.hops[cut:], first_after, after) if after else None
 
     def _close(self, part: _Part) -> None:
         if not part.settled:
             self._transcribe(part)
+        part.hops.clear()
         self._part = None
         if part.text:
             self._done.append(part)
