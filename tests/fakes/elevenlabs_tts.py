@@ -153,6 +153,8 @@ class FakeElevenLabsTts:
     """Odd by default: samples are cut in two."""
     aligned: bool = True
     """Whether frames have alignments; over HTTP only ``with-timestamps`` ever does."""
+    alignment_first: bool = False
+    """Whether a socket's alignments come in frames of their own, each before its audio."""
     old_spelling: bool = False
     """Keys of the sockets' frames as they were in 2025."""
     first_audio_s: float = 0.0
@@ -405,7 +407,7 @@ class _Stream:
             await trio.sleep(self._fake.first_audio_s)
             async for text in self._texts:
                 await self._say(text)
-            await self._connection.send_message(json.dumps({"audio": None, "isFinal": True}))
+            await self._send({"audio": None, "isFinal": True})
             await self._connection.aclose(1000)
 
     async def _say(self, text: str) -> None:
@@ -416,8 +418,11 @@ class _Stream:
         for number, (audio, first, last) in enumerate(_cuts(text, audio_format, self._fake.chunk_bytes)):
             times_ms = [round(CHAR_MS * char - begin_ms) for char in range(first, last)]
             begin_ms += audio_format.duration_ms(len(audio))
-            frame = {"audio": _encoded(audio), "isFinal": None, **self._alignment(text[first:last], times_ms)}
-            await self._connection.send_message(json.dumps(frame))
+            alignment = self._alignment(text[first:last], times_ms)
+            if self._fake.alignment_first:
+                await self._send({"audio": None, **alignment})
+                alignment = {}
+            await self._send({"audio": _encoded(audio), "isFinal": None, **alignment})
             if number == 0:
                 await self._misbehave_midway()
             await trio.sleep(3.0 if self._trouble is Trouble.DRIP else self._fake.between_chunks_s)
@@ -458,9 +463,12 @@ class _Stream:
             case Trouble.BAD_JSON_MIDWAY:
                 await self._connection.send_message('{"audio":"AAAA"')
 
+    async def _send(self, frame: Mapping[str, Any]) -> None:
+        await self._connection.send_message(json.dumps(frame))
+
     async def _report(self, report: Report) -> None:
         frame = {"message": report.message, "error": report.error, "code": report.code}
-        await self._connection.send_message(json.dumps({k: v for k, v in frame.items() if v is not None}))
+        await self._send({name: value for name, value in frame.items() if value is not None})
         await self._connection.aclose(report.code, report.message.encode()[:123].decode())
 
 

@@ -25,7 +25,7 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText
-from voice_fsm.tts.elevenlabs import ElevenLabsTts, ElevenLabsTtsConfig, open_elevenlabs_tts
+from voice_fsm.tts.elevenlabs import ElevenLabsTts, ElevenLabsTtsConfig, _ungrouped, open_elevenlabs_tts
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
@@ -170,6 +170,18 @@ async def test_alignments_of_a_socket_run_on_one_clock(
     assert starts_ms == pytest.approx([CHAR_MS * number for number in range(len(starts_ms))], abs=1)
 
 
+async def test_alignments_may_come_ahead_of_their_audio(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """Times in frames of their own go on from the times before them; nothing is announced twice."""
+    async with rig(FakeElevenLabsTts(alignment_first=True, chunk_bytes=10**6)) as r:
+        said = await r.say(Chat(nursery, *TEXTS))
+
+    starts_ms = [time for item in said if isinstance(item, Alignment) for time in item.starts_ms]
+    assert isinstance(said[0], Alignment)
+    assert text_of(said) == "".join(f"{text} " for text in TEXTS)
+    assert not any(isinstance(item, SpokenText) for item in said)
+    assert starts_ms == pytest.approx([CHAR_MS * number for number in range(len(starts_ms))], abs=1)
+
+
 @BOTH_WAYS
 async def test_text_without_alignment_is_announced_before_its_audio(
     autojump_clock: Any, nursery: trio.Nursery, mode: str
@@ -195,7 +207,7 @@ async def test_text_sent_before_the_first_audio_is_announced_together(
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("chunk_bytes", [1, 4801])
+@pytest.mark.parametrize("chunk_bytes", [7, 4801])
 async def test_audio_is_whole_samples(
     autojump_clock: Any, nursery: trio.Nursery, mode: str, chunk_bytes: int
 ) -> None:
@@ -519,11 +531,13 @@ SOCKET_FAULTS: list[tuple[Misfortune, str, float]] = [
 ]
 
 
-async def fail(mode: str, trouble: Misfortune, nursery: trio.Nursery) -> tuple[ProviderError, float]:
+async def fail(
+    mode: str, trouble: Misfortune, nursery: trio.Nursery, **config: Any
+) -> tuple[ProviderError, float]:
     """Meet a trouble; gives the error, and how long it took from the first text on."""
     fake = FakeElevenLabsTts(troubles=[trouble])
     long_text = "This is a sentence that is long enough for several chunks of audio."
-    async with rig(fake, mode=mode, deadlines=DEADLINES, retries=NO_RETRIES) as r:
+    async with rig(fake, mode=mode, deadlines=DEADLINES, retries=NO_RETRIES, **config) as r:
         began_s = trio.current_time()
         with pytest.raises(ProviderError) as caught:
             await r.say(Chat(nursery, long_text, pause_s=0))
@@ -542,6 +556,31 @@ async def test_faults_over_http(
 
     assert error.code == code
     assert took_s == pytest.approx(after_s, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "after_s"),
+    [
+        *(fault for fault in HTTP_FAULTS if fault[0] not in (Trouble.BAD_JSON_MIDWAY, Trouble.BAD_BASE64)),
+        (Refuse(200, body=b"{}"), "tts_bad_response", 0),
+    ],
+    ids=str,
+)
+async def test_faults_over_http_without_alignment(
+    autojump_clock: Any, nursery: trio.Nursery, trouble: Misfortune, code: str, after_s: float
+) -> None:
+    """Bare audio fails in the same ways as lines of JSON."""
+    error, took_s = await fail("http", trouble, nursery, alignment=False)
+
+    assert error.code == code
+    assert took_s == pytest.approx(after_s, abs=0.3)
+
+
+async def test_a_line_without_end_is_given_up(nursery: trio.Nursery) -> None:
+    """An answer that never breaks its line does not fill the memory."""
+    error, _ = await fail("http", Refuse(200, body=bytes(17 * 1024 * 1024)), nursery)
+
+    assert error.code == "tts_bad_response"
 
 
 @pytest.mark.parametrize(("trouble", "code", "after_s"), SOCKET_FAULTS, ids=str)
@@ -724,6 +763,32 @@ async def test_a_fault_of_ours_is_not_taken_for_the_services(autojump_clock: Any
     assert "ZeroDivisionError" in repr(caught.value)
 
 
+async def cancelled_error() -> trio.Cancelled:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            return error
+    raise AssertionError
+
+
+async def test_one_error_is_taken_out_of_any_group() -> None:
+    """However deep, and whatever was cancelled for it; but a fault of ours keeps its group."""
+    error = provider_error(Upstream.TTS, ProviderFault.LOST)
+    cancelled = await cancelled_error()
+    nested = BaseExceptionGroup("", [cancelled, BaseExceptionGroup("", [GeneratorExit(), error])])
+    mixed = BaseExceptionGroup("", [ZeroDivisionError(), error])
+
+    with pytest.raises(ProviderError) as caught, _ungrouped():
+        raise nested
+    assert caught.value is error
+    for group in (mixed, BaseExceptionGroup("", [cancelled])):
+        with pytest.raises(BaseExceptionGroup) as kept, _ungrouped():
+            raise group
+        assert kept.value is group
+
+
 # --- leaving ------------------------------------------------------------------------------------------
 
 
@@ -761,7 +826,7 @@ async def test_cancelling_at_any_moment_leaves_nothing(
 ) -> None:
     """200 replies, each left at a random moment: no socket, task or connection stays."""
     chance = random.Random(7)
-    fake = FakeElevenLabsTts(first_audio_s=0.05, between_chunks_s=0.02, chunk_bytes=2401)
+    fake = FakeElevenLabsTts(first_audio_s=0.05, between_chunks_s=0.06, chunk_bytes=6001)
     options = TtsOptions(output_format=AudioFormat("pcm", 8000))
     reached_audio = 0
     async with rig(fake, mode=mode) as r:

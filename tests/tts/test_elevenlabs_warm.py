@@ -1,6 +1,9 @@
 """Sockets opened ahead: claimed once, never too old, never dead, never left behind."""
 
+import base64
+import hashlib
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,6 +14,7 @@ import trio
 import trio.testing
 
 from tests.fakes.elevenlabs_tts import CloseWith, FakeElevenLabsTts, Refuse, Trouble, serve_elevenlabs_tts
+from tests.fakes.sockets import read_head, serve
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError
 from voice_fsm.fsm.options import VoiceSettings
@@ -25,6 +29,9 @@ VOICE = Voice(
     settings=VoiceSettings(),
     alignment=True,
 )
+
+ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455, section 1.3."""
 
 
 @asynccontextmanager
@@ -183,6 +190,29 @@ async def test_a_socket_that_cannot_be_opened_is_no_ones_until_claimed(
             await socket.connection()
         assert caught.value.code == code
         await socket.release()
+
+
+async def test_a_service_that_closes_in_one_breath_with_the_handshake(autojump_clock: Any) -> None:
+    """A socket that is closed before its first message counts as one that could not be opened."""
+
+    async def handler(stream: trio.abc.Stream) -> None:
+        key = re.search(rb"(?i)sec-websocket-key: *(\S+)", await read_head(stream))
+        assert key is not None
+        token = base64.b64encode(hashlib.sha1(key[1] + ACCEPT_GUID, usedforsecurity=False).digest())
+        head = b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s"
+        await stream.send_all(head % token + b"\r\n\r\n" + b"\x88\x02\x03\xe8")
+        await stream.receive_some()
+
+    async with serve(handler) as url:
+        with pytest.raises(ProviderError) as caught:
+            await open_and_wait(url)
+
+    assert caught.value.code == "tts_truncated"
+
+
+async def open_and_wait(url: str) -> None:
+    async with open_socket(url, "key", 1.0, VOICE):
+        await trio.sleep_forever()
 
 
 async def test_a_fault_of_ours_reaches_the_claimer_alone() -> None:

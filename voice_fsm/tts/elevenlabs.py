@@ -21,20 +21,21 @@ from contextlib import (
 )
 from functools import partial
 from itertools import count
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Protocol
 
 import attrs
 import httpx
 import trio
 
-from voice_fsm.errors import ClientError, ClientFault, ProviderError
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech
 from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
-from voice_fsm.tts.elevenlabs_script import Narrator, Script
+from voice_fsm.tts.elevenlabs_script import FrameSource, Narrator, Script
 from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
 from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Frame, Voice
 from voice_fsm.tts.elevenlabs_ws import SocketRequest
+from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
 from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
@@ -156,7 +157,7 @@ class ElevenLabsTts:
                             return
                         async with _begun(request, self._config.retries) as frames:
                             narrator.begin_answer()
-                            async for frame in frames:
+                            while (frame := await frames.next_frame()) is not None:
                                 for speech in narrator.tell(frame, request.untold):
                                     yield speech
 
@@ -206,24 +207,28 @@ class _Request(Protocol):
 
     async def has_text(self) -> bool: ...
 
-    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Frame]]: ...
+    def open(self) -> AbstractAsyncContextManager[FrameSource]: ...
 
     async def aclose(self) -> None: ...
 
 
 @asynccontextmanager
-async def _begun(request: _Request, retries: RetryPolicy) -> AsyncIterator[AsyncIterator[Frame]]:
-    """Open a request, again if need be, until its first audio is there; give all of its frames."""
+async def _begun(request: _Request, retries: RetryPolicy) -> AsyncIterator[FrameSource]:
+    """Open a request, again if need be, until its first audio is there; give all of its frames.
 
-    async def attempt() -> tuple[AsyncExitStack, AsyncIterator[Frame]]:
+    Raises:
+        ProviderError: on entering; BAD_RESPONSE too if there is no audio at all.
+    """
+
+    async def attempt() -> tuple[AsyncExitStack, FrameSource]:
         async with AsyncExitStack() as stack:
-            frames = await stack.enter_async_context(request.open())
+            source = await stack.enter_async_context(request.open())
             early: deque[Frame] = deque()
-            async for frame in frames:
+            while (frame := await source.next_frame()) is not None:
                 early.append(frame)
                 if frame.audio:
-                    break
-            return stack.pop_all(), _Frames(early, frames)
+                    return stack.pop_all(), _Frames(early, source)
+            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
 
     opened, frames = await with_retries(attempt, retries)
     async with opened:
@@ -233,15 +238,12 @@ async def _begun(request: _Request, retries: RetryPolicy) -> AsyncIterator[Async
 class _Frames:
     """Frames that were looked at already, then the others."""
 
-    def __init__(self, early: deque[Frame], later: AsyncIterator[Frame]) -> None:
+    def __init__(self, early: deque[Frame], later: FrameSource) -> None:
         self._early = early
         self._later = later
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Frame:
-        return self._early.popleft() if self._early else await anext(self._later)
+    async def next_frame(self) -> Frame | None:
+        return self._early.popleft() if self._early else await self._later.next_frame()
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Final
 
 import attrs
 import httpx
 
 from voice_fsm.errors import ProviderFault, Upstream
-from voice_fsm.tts.elevenlabs_script import Script
+from voice_fsm.tts.elevenlabs_script import FrameSource, Script
 from voice_fsm.tts.elevenlabs_wire import (
     Frame,
     Voice,
@@ -21,8 +21,9 @@ from voice_fsm.tts.elevenlabs_wire import (
 )
 from voice_fsm.upstream.faults import RefusedError
 from voice_fsm.upstream.http import Answer, Deadlines, ask
+from voice_fsm.wire.lines import LineSplitter, OversizedLineError
 
-_MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+_MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -57,11 +58,11 @@ class HttpRequest:
         return bool(self._text)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncIterator[Frame]]:
-        """Ask, and give the answer's frames; it may be asked again.
+    async def open(self) -> AsyncIterator[FrameSource]:
+        """Ask, and give the answer; it may be asked again.
 
         Raises:
-            ProviderError: on entering or while iterating; BAD_RESPONSE too if there is no audio at all.
+            ProviderError: on entering.
         """
         text = self._text or ""
         self.untold[:] = [text]
@@ -89,21 +90,12 @@ class _RawFrames:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._heard = False
         if answer.content_type.startswith(("application/json", "text/")):
             raise answer.error(ProviderFault.BAD_RESPONSE)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Frame:
+    async def next_frame(self) -> Frame | None:
         audio = await anext(self._answer, None)
-        if audio is not None:
-            self._heard = True
-            return Frame(audio)
-        if not self._heard:
-            raise self._answer.error(ProviderFault.BAD_RESPONSE)
-        raise StopAsyncIteration
+        return None if audio is None else Frame(audio)
 
 
 class _TimedFrames:
@@ -111,32 +103,21 @@ class _TimedFrames:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._heard = False
         self._lines: deque[bytes] = deque()
-        self._unfinished = b""
+        self._splitter = LineSplitter(_MAX_LINE_BYTES)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Frame:
+    async def next_frame(self) -> Frame | None:
         line = await self._line()
-        if line:
-            frame = read_timestamps_line(line)
-            self._heard = self._heard or bool(frame.audio)
-            return frame
-        if not self._heard:
-            raise self._answer.error(ProviderFault.BAD_RESPONSE)
-        raise StopAsyncIteration
+        return read_timestamps_line(line) if line else None
 
     async def _line(self) -> bytes:
         """Read the next line that is not blank; at the end there is none."""
         while not self._lines:
             data = await anext(self._answer, None)
             if data is None:
-                rest, self._unfinished = self._unfinished, b""
-                return rest.strip()
-            *lines, self._unfinished = (self._unfinished + data).split(b"\n")
-            self._lines.extend(filter(bytes.strip, lines))
-            if len(self._unfinished) > _MAX_LINE_BYTES:
-                raise self._answer.error(ProviderFault.BAD_RESPONSE)
+                return self._splitter.end().strip()
+            try:
+                self._lines.extend(filter(bytes.strip, self._splitter.feed(data)))
+            except OversizedLineError:
+                raise self._answer.error(ProviderFault.BAD_RESPONSE) from None
         return self._lines.popleft()

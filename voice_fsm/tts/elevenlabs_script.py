@@ -1,6 +1,7 @@
 """The two ends of a reply: the text as it is being written, and the speech as it is handed on."""
 
 from collections.abc import AsyncIterable, Iterator
+from typing import Protocol
 
 import trio
 
@@ -55,6 +56,17 @@ class Script:
     def until(self, number: int) -> str:
         """Give the text of all pieces before this one."""
         return " ".join(self._pieces[:number])
+
+
+class FrameSource(Protocol):
+    """The answer to one request."""
+
+    async def next_frame(self) -> Frame | None:
+        """Wait for the next frame, with times from the answer's start; ``None``: that was all.
+
+        Raises:
+            ProviderError: the answer is late, broken or an error.
+        """
 
 
 class Narrator:

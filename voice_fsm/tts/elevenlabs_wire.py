@@ -20,6 +20,7 @@ from voice_fsm.fsm.options import VoiceSettings
 from voice_fsm.tts.base import Alignment
 from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.websocket import closed_error, derive_ws_url
+from voice_fsm.wire.upstream_json import read_upstream_json
 
 STREAM_FORMATS: Final = frozenset(
     {
@@ -184,8 +185,8 @@ def shifted(alignment: Alignment, by_ms: float) -> Alignment:
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = read_upstream_json(text)
+    except ValueError:
         raise _bad_response() from None
     if not isinstance(value, dict):
         raise _bad_response()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -10,7 +10,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderFault, Upstream
-from voice_fsm.tts.elevenlabs_script import Script
+from voice_fsm.tts.elevenlabs_script import FrameSource, Script
 from voice_fsm.tts.elevenlabs_warm import WarmSocket, WarmSockets
 from voice_fsm.tts.elevenlabs_wire import (
     END_OF_TEXT,
@@ -50,11 +50,11 @@ class SocketRequest:
         return await self._script.piece(0) is not None
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncIterator[Frame]]:
-        """Send the text, all of it again if this is not the first attempt, and give the answer's frames.
+    async def open(self) -> AsyncIterator[FrameSource]:
+        """Send the text, all of it again if this is not the first attempt, and give the answer.
 
         Raises:
-            ProviderError: on entering or while iterating; BAD_RESPONSE too if there is no audio at all.
+            ProviderError: on entering.
         """
         if self._socket is None or not self._socket.is_usable:
             await self.aclose()
@@ -106,12 +106,9 @@ class _SocketFrames:
         self._aligned_ms = 0.0
         self._ended = False
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Frame:
+    async def next_frame(self) -> Frame | None:
         if self._ended:
-            raise StopAsyncIteration
+            return None
         try:
             message = await self._patience.wait_for(self._connection.get_message)
         except ConnectionClosed as closed:
@@ -121,8 +118,6 @@ class _SocketFrames:
             self._patience.audio_came()
         self._audio_bytes += len(frame.audio)
         self._ended = frame.is_final
-        if self._ended and not self._audio_bytes:
-            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
         return frame
 
     def _on_the_clock(self, frame: Frame) -> Frame:
