@@ -61,7 +61,7 @@ async def test_registered_once_then_asked(client: httpx.AsyncClient) -> None:
         "registration_id": "reg-1",
         "session_id": "s1",
         "message": "Hi",
-        "metadata": {"turn_id": 3},
+        "metadata": {"turn_id": 3, "history": []},
     }
     assert second.json()["message"] == "Bye"
     for request in (registration, first):
@@ -82,12 +82,23 @@ async def test_an_interruption_is_told(client: httpx.AsyncClient) -> None:
     cut = Exchange("Tell me", "Once upon ", interrupted=True)
     whole = Exchange("Hi", "Hello.")
     async with chat_backend() as backend:
-        chat = BackendChat(client, config(backend))
+        chat = BackendChat(client, config(backend, send_history=False))
         await ask(chat, question(history=(whole, cut)))
         await ask(chat, question(history=(cut, whole)))
     told, nothing = (chat.json()["metadata"] for chat in backend.chats)
     assert told == {"turn_id": 3, "interrupted": True, "heard": "Once upon "}
     assert nothing == {"turn_id": 3}
+
+
+async def test_the_conversation_is_told_as_it_was_heard(client: httpx.AsyncClient) -> None:
+    """A backend without a memory of its own gets the exchanges, the oldest first."""
+    cut = Exchange("Tell me", "Once upon ", interrupted=True)
+    async with chat_backend() as backend:
+        await ask(BackendChat(client, config(backend)), question(history=(Exchange("Hi", "Hello."), cut)))
+    assert backend.chats[0].json()["metadata"]["history"] == [
+        {"user": "Hi", "assistant": "Hello.", "interrupted": False},
+        {"user": "Tell me", "assistant": "Once upon ", "interrupted": True},
+    ]
 
 
 async def test_fields_and_paths_can_be_named(client: httpx.AsyncClient) -> None:
@@ -119,7 +130,7 @@ async def test_fields_and_paths_can_be_named(client: httpx.AsyncClient) -> None:
     assert registration.json() == {"vendor": "acme"}
     assert (chat.path, chat.json()) == (
         "/api/ask",
-        {"bot": "7", "conversation": "s1", "query": "Hi", "context": {"turn_id": 3}},
+        {"bot": "7", "conversation": "s1", "query": "Hi", "context": {"turn_id": 3, "history": []}},
     )
 
 

@@ -58,6 +58,8 @@ class BackendConfig:
     fields: BackendFields = BackendFields()
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """Further headers of each request."""
+    send_history: bool = True
+    """Whether each turn tells the conversation as it was heard, so that the backend need keep none."""
     allowed_base_urls: tuple[str, ...] = ()
     """What a client's own ``backend.base_url`` may be, beside that of ``defaults``."""
     registration_ttl_s: float = 3600.0
@@ -67,7 +69,7 @@ class BackendConfig:
 
 
 class BackendChat:
-    """The customer's backend (`ChatProvider`); it remembers the conversation by its ``session_id``."""
+    """The backend of a customer (`ChatProvider`). Whether it remembers sessions is up to it."""
 
     name = "backend"
 
@@ -171,7 +173,7 @@ class BackendChat:
             fields.registration_id: registration_id,
             fields.session_id: request.session_id,
             fields.message: request.text,
-            fields.metadata: _metadata(request),
+            fields.metadata: _metadata(request, with_history=self._config.send_history),
         }
         return await self._post(stack, self._config.chat_path, body)
 
@@ -198,9 +200,11 @@ class BackendChat:
         )
 
 
-def _metadata(request: ChatRequest) -> dict[str, Any]:
-    """Tell the turn's number, and if the reply before was interrupted, what of it was heard."""
+def _metadata(request: ChatRequest, *, with_history: bool) -> dict[str, Any]:
+    """Tell the turn's number, what was heard so far, and whether the reply before was interrupted."""
     metadata: dict[str, Any] = {"turn_id": request.turn_id}
+    if with_history:
+        metadata["history"] = [attrs.asdict(exchange) for exchange in request.history]
     if request.history and request.history[-1].interrupted:
         metadata |= {"interrupted": True, "heard": request.history[-1].assistant}
     return metadata
