@@ -29,7 +29,7 @@ from tests.fakes.http_server import (
 )
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.faults import RefusedError
-from voice_fsm.upstream.http import MAX_ERROR_BODY_BYTES, Answer, Deadlines, ask, open_client
+from voice_fsm.upstream.http import MAX_ERROR_BODY_BYTES, Answer, Deadlines, ask, json_request, open_client
 
 DEADLINES = Deadlines(connect_s=2.0, first_byte_s=5.0, stall_s=3.0, total_s=20.0)
 
@@ -92,6 +92,19 @@ async def test_requests_are_plain(client: httpx.AsyncClient) -> None:
     headers = server.requests[0].headers
     assert headers["user-agent"].startswith("voice-fsm/")
     assert headers["accept-encoding"] == "identity"
+
+
+async def test_any_text_can_be_sent_as_json(client: httpx.AsyncClient) -> None:
+    """Half a character, which UTF-8 cannot hold, goes out escaped."""
+    body = {"text": "\u00e9\ud83d"}
+    async with serve_http(playing(response())) as server:
+        request = json_request(client, server.url, body, {"X-Key": "k"})
+        async with ask(client, request, upstream=Upstream.CHAT, deadlines=DEADLINES):
+            pass
+    (sent,) = server.requests
+    assert (sent.method, sent.json()) == ("POST", body)
+    assert sent.headers["content-type"] == "application/json"
+    assert sent.headers["x-key"] == "k"
 
 
 async def test_a_compressed_answer_is_refused(client: httpx.AsyncClient) -> None:

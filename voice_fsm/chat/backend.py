@@ -18,7 +18,7 @@ from voice_fsm.chat.reply import Reply
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
 from voice_fsm.upstream.faults import RefusedError, bearer
-from voice_fsm.upstream.http import Answer, Deadlines
+from voice_fsm.upstream.http import Answer, Deadlines, json_request
 from voice_fsm.upstream.retry import RetryPolicy, ask_with_retries
 
 _MAX_REGISTRATION_BYTES: Final = 64 * 1024
@@ -180,11 +180,11 @@ class BackendChat:
     async def _post(self, stack: AsyncExitStack, path: str, body: Mapping[str, Any]) -> Answer:
         """Send one request, again where that may help; the answer is closed with ``stack``."""
         config = self._config
-        call = self._client.build_request(
-            "POST",
+        call = json_request(
+            self._client,
             endpoint(config.base_url, path),
-            headers={**config.headers, **bearer(Upstream.CHAT, config.api_key)},
-            json=body,
+            body,
+            {**config.headers, **bearer(Upstream.CHAT, config.api_key)},
         )
         asking = ask_with_retries(
             self._client, call, upstream=Upstream.CHAT, deadlines=config.deadlines, policy=config.retry

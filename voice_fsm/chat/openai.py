@@ -15,7 +15,7 @@ from voice_fsm.chat.reply import Reply
 from voice_fsm.errors import ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
 from voice_fsm.upstream.faults import RefusedError, bearer, provider_error
-from voice_fsm.upstream.http import Answer, Deadlines
+from voice_fsm.upstream.http import Answer, Deadlines, json_request
 from voice_fsm.upstream.retry import RetryPolicy, ask_with_retries
 
 _PATH: Final = "chat/completions"
@@ -101,11 +101,11 @@ class OpenAiChat:
         chosen = request.backend
         own = BackendOptions(base_url=self._config.base_url, api_key=self._config.api_key)
         key = key_for(attrs.evolve(chosen, provider=None), own)
-        return self._client.build_request(
-            "POST",
+        return json_request(
+            self._client,
             endpoint(chosen.base_url or self._config.base_url, _PATH),
-            headers={**self._config.headers, **bearer(Upstream.CHAT, key)},
-            json=self._body(request),
+            self._body(request),
+            {**self._config.headers, **bearer(Upstream.CHAT, key)},
         )
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:

@@ -4,12 +4,13 @@ async with ask(client, request, upstream=Upstream.TTS, deadlines=deadlines) as a
     async for chunk in answer: ...
 """
 
+import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 import httpx
@@ -59,6 +60,15 @@ def open_client(
         timeout=httpx.Timeout(10.0),
         headers={"User-Agent": f"voice-fsm/{version('voice-fsm')}", "Accept-Encoding": "identity"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def json_request(
+    client: httpx.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
+) -> httpx.Request:
+    """Make a POST of JSON, in ASCII: escaped, even half a surrogate pair of a transcript can be sent."""
+    return client.build_request(
+        "POST", url, content=json.dumps(body), headers={**headers, "Content-Type": "application/json"}
     )
 
 
