@@ -40,6 +40,24 @@ CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
 }
 
 
+class SessionFault(StrEnum):
+    """Codes of what befalls a session or a turn, by no message of the peer's and no single upstream."""
+
+    TURN_TIMEOUT = "turn_timeout"
+    CONFIGURE_TIMEOUT = "configure_timeout"
+    OVERLOADED = "overloaded"
+    INTERNAL_ERROR = "internal_error"
+
+
+SESSION_FAULTS: Final[dict[SessionFault, tuple[bool, int | None, str]]] = {
+    # fault: (may the same request succeed later?, the close code if it ends the session, meaning)
+    SessionFault.TURN_TIMEOUT: (True, None, "All of the turn's deadlines together were not enough."),
+    SessionFault.CONFIGURE_TIMEOUT: (False, 1008, "No `session.configure` came in time."),
+    SessionFault.OVERLOADED: (True, 1013, "The server has as many sessions as it may have."),
+    SessionFault.INTERNAL_ERROR: (False, 1011, "The server has a fault; the operator's log tells which."),
+}
+
+
 class Upstream(StrEnum):
     STT = "stt"
     CHAT = "chat"

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import attrs
 
+from voice_fsm.errors import ClientFault, SessionFault
 from voice_fsm.fsm.chart import Closure, Facts, SessionChart
 from voice_fsm.fsm.effects import (
     CloseSession,
@@ -106,7 +107,9 @@ class Session:
             case Configure() | BadInput() | Disconnect() | Drain() | Abort() | Tick():
                 self._take(event)
             case Update() | TextPrompt() | Interrupt() | PlaybackProgress():
-                self._emit(ErrorTold(code="not_configured", message="Send session.configure first."))
+                self._emit(
+                    ErrorTold(code=ClientFault.NOT_CONFIGURED, message="Send session.configure first.")
+                )
             case _:  # Reports of links and turns that this session does not have.
                 pass
 
@@ -241,7 +244,7 @@ class Session:
                 failed = TurnFailed(
                     at_s=facts.now_s,
                     turn_id=facts.current.turn_id,
-                    code="turn_timeout",
+                    code=SessionFault.TURN_TIMEOUT,
                     message="The assistant took too long to answer.",
                     retryable=True,
                 )
@@ -252,7 +255,9 @@ class Session:
                 self._close(Closure(close_code=1000, reason="max_duration"))
             case "configure":
                 error = ErrorTold(
-                    code="configure_timeout", message="No session.configure came in time.", fatal=True
+                    code=SessionFault.CONFIGURE_TIMEOUT,
+                    message="No session.configure came in time.",
+                    fatal=True,
                 )
                 self._close(Closure(close_code=1008, reason="policy", error=error))
 

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from voice_fsm.chat.base import ChatProvider
-from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.errors import ClientError, ClientFault, SessionFault
 from voice_fsm.fsm.effects import (
     CancelTurn,
     CloseSession,
@@ -229,7 +229,7 @@ class VoiceSession:
                     at_s=trio.current_time(),
                     reason="error",
                     close_code=1011,
-                    code="internal_error",
+                    code=SessionFault.INTERNAL_ERROR,
                     message="The server failed; this session ends.",
                 )
             )

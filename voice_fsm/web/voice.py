@@ -9,7 +9,7 @@ import structlog
 import trio
 from starlette.websockets import WebSocket, WebSocketState
 
-from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.errors import ClientError, ClientFault, SessionFault
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.events import Interrupt, PlaybackProgress, TextPrompt, Update
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, TextDelta
@@ -62,7 +62,7 @@ class VoiceEndpoint:
 
 async def _turn_away(websocket: WebSocket) -> None:
     full = wire.Error(
-        code="overloaded",
+        code=SessionFault.OVERLOADED,
         message="This server has as many sessions as it can serve well. Try again later.",
         retryable=True,
         fatal=True,
