@@ -6,6 +6,9 @@ What is changed of Hypercorn 0.18, by deriving from it, and why:
   connection, with one line in the log.
 - An app that ends while its queue is full waits for itself for ever, with the socket open. Here
   ``http.disconnect`` needs no place in the queue, and the queue ends with the app.
+- A client that left holds its socket here until the keep-alive timer ends. Here it does not.
+- A connection is closed over what the client was still sending, and TCP takes the last response back. Here
+  the rest is read first, for a while.
 - HTTP/2 without TLS is not offered: nobody needs it here.
 """
 
@@ -119,7 +122,19 @@ class Connection(TCPServer):
             await self._read_data()
         except _WebSocketRequested as requested:
             return requested.request
+        await self.idle_task.stop()
         return None
+
+    async def _close(self) -> None:
+        """Let the client read our last words: closed over bytes not yet read, TCP would take them back."""
+        with (
+            trio.move_on_after(self._settings.close_timeout_s),
+            suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError),
+        ):
+            await self.stream.send_eof()
+            while await self.stream.receive_some():
+                pass
+        await self.stream.aclose()
 
 
 class OpenConnections:

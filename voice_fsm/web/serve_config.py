@@ -32,8 +32,8 @@ class ServeConfig:
     ws_max_message_bytes: int = attrs.field(default=1 << 20, validator=gt(0))
     ws_ping_interval_s: float = attrs.field(default=20.0, validator=gt(0))
     """Between two pings to a WebSocket client; one that is silent from one ping to the next has gone."""
-    ws_close_timeout_s: float = attrs.field(default=2.0, validator=gt(0))
-    """How long a client may take to answer our close frame."""
+    close_timeout_s: float = attrs.field(default=2.0, validator=gt(0))
+    """How long a client may take to leave once we have said our last word."""
     startup_s: float = attrs.field(default=60.0, validator=gt(0))
     """How long the app's lifespan may take to start."""
     drain_s: float = attrs.field(default=30.0, validator=ge(0))

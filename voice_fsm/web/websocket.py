@@ -107,7 +107,6 @@ class AsgiWebSocket:
         self._answered = trio.Event()
         self._announced = False
         self._end: Message | None = None
-        self._parted_first = False
         self._sending = trio.Lock()
         self._listening = False
         self._heard = False
@@ -122,8 +121,6 @@ class AsgiWebSocket:
                 else:
                     await self._refuse(400)
             nursery.cancel_scope.cancel(reason="the app is done")
-        if self._parted_first:
-            await self._see_off()
 
     async def _call(self, app: ASGIApp) -> int:
         """Run the app; its fault ends this connection alone."""
@@ -219,7 +216,6 @@ class AsgiWebSocket:
             await self._end_response()
 
     async def _end_response(self) -> None:
-        self._parted_first = True
         await self._transmit(self._http.send(h11.EndOfMessage()) or b"")
         self._end_with(CONNECTION_LOST)
 
@@ -262,7 +258,6 @@ class AsgiWebSocket:
 
     async def _fail(self, error: FrameError) -> None:
         """Tell the client what it did wrong, and the app that it has gone."""
-        self._parted_first = True
         self._end_with(error.close_code, error.reason)
         with suppress(PeerGone):
             await self._transmit(encode_close(error.close_code, error.reason))
@@ -283,7 +278,6 @@ class AsgiWebSocket:
             await self._transmit(encode_frame(BINARY, data))
 
     async def _close(self, code: int, reason: str) -> None:
-        self._parted_first = True
         self._end_with(code, reason)
         await self._transmit(encode_close(code, reason))
 
@@ -323,24 +317,12 @@ class AsgiWebSocket:
                 if self._listening and not self._heard:
                     self._stream.socket.close()
 
-    # --- parting ------------------------------------------------------------------------------------
-
     async def _finish(self, close_code: int) -> None:
         """Answer or close what the app left unanswered or open."""
         if self._state is _State.CONNECTING:
             await self._refuse(500)
         elif self._state is _State.OPEN:
             await self._close(close_code, "")
-
-    async def _see_off(self) -> None:
-        """Read until the client has left: closing over unread bytes resets, and our last words are lost."""
-        with (
-            trio.move_on_after(self._settings.ws_close_timeout_s),
-            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-        ):
-            await self._stream.send_eof()
-            while await self._stream.receive_some(_READ_BYTES):
-                pass
 
 
 def _request_scope(request: h11.Request) -> Scope:
