@@ -19,7 +19,7 @@ import attrs
 import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from tests.fakes.sockets import Handshake, accept, read_head, reject, reset
+from tests.fakes.sockets import Handshake, accept, drip, read_head, reject, reset
 from voice_fsm.audio import AudioFormat
 from voice_fsm.upstream.websocket import background_nursery
 
@@ -78,6 +78,16 @@ def close(code: int, reason: str | None = None) -> Action:
 
     async def action(session: "FakeSession") -> None:
         await session.close(code, reason)
+
+    return action
+
+
+def drip_out(message: Mapping[str, Any], *, pause_s: float) -> Action:
+    """Send a message of one's own (in JSON shorter than 126 bytes), one byte at a time."""
+    payload = json.dumps(message).encode()
+
+    async def action(session: "FakeSession") -> None:
+        await drip(session.stream, bytes([0x81, len(payload)]) + payload, pause_s=pause_s)
 
     return action
 
@@ -191,10 +201,13 @@ class FakeSession:
             await self.answer(self._session_started())
         await self._have_timely_moments()
         while True:
-            with trio.move_on_after(IDLE_S) as idle:
-                await self._take(json.loads(await self.websocket.get_message()))
-            if idle.cancelled_caught:
+            frame: str | bytes | None = None
+            with trio.move_on_after(IDLE_S):
+                frame = await self.websocket.get_message()
+            if frame is None:
                 await report("insufficient_audio_activity")(self)
+            else:
+                await self._take(json.loads(frame))
 
     async def answer(self, message: Mapping[str, Any], *, delay_s: float = 0.0) -> None:
         """Send a message after those before it, and ``delay_s`` after the one before."""

@@ -2,16 +2,22 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import trio
+import trio.testing
 from elevenlabs.client import ElevenLabs
 from elevenlabs.realtime.connection import RealtimeConnection, RealtimeEvents
 from elevenlabs.realtime.scribe import AudioFormat, CommitStrategy
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.elevenlabs_stt import FakeElevenLabsStt, Moment, Utterance, report
-from tests.fakes.sockets import serve
+from tests.fakes.sockets import in_memory, serve
+from voice_fsm.errors import Upstream
+from voice_fsm.upstream.websocket import open_websocket
 
 Heard = list[tuple[str, Any]]
 Script = Callable[[RealtimeConnection], Awaitable[None]]
@@ -140,3 +146,17 @@ async def test_context_on_a_later_chunk_is_an_error() -> None:
 
     names = [name for name, _ in await hear(FakeElevenLabsStt(), script)]
     assert names[-3:] == ["input_error", "error", "close"]
+
+
+async def test_an_idle_session_is_ended(autojump_clock: trio.testing.MockClock) -> None:
+    """After 15.8 s without a message."""
+    async with (
+        in_memory(FakeElevenLabsStt().handle) as dial,
+        open_websocket("ws://fake", upstream=Upstream.STT, dial=dial) as connection,
+    ):
+        assert json.loads(await connection.get_message())["message_type"] == "session_started"
+        started_at = trio.current_time()
+        assert json.loads(await connection.get_message())["message_type"] == "insufficient_audio_activity"
+        assert trio.current_time() - started_at == pytest.approx(15.8)
+        with pytest.raises(ConnectionClosed):
+            await connection.get_message()

@@ -21,6 +21,7 @@ from tests.fakes.elevenlabs_stt import (
     Utterance,
     break_off,
     close,
+    drip_out,
     hang,
     report,
     say,
@@ -601,6 +602,20 @@ async def test_what_is_not_known_is_ignored(autojump_clock: trio.testing.MockClo
         await link.send(pcm(0.5))
         await link.commit()
         assert await take(link, 1) == [CommittedTranscript("hello")]
+
+
+async def test_a_message_may_come_in_drops(autojump_clock: trio.testing.MockClock) -> None:
+    """It is heard when it is whole, and nothing else suffers meanwhile."""
+    partial = {"message_type": "partial_transcript", "text": "slowly"}
+    fake = FakeElevenLabsStt(moments=[Moment(0.5, drip_out(partial, pause_s=0.5))])
+    started_at = trio.current_time()
+    async with linked(fake) as link:
+        await link.send(pcm(0.5))
+        assert await take(link, 1) == [PartialTranscript("slowly")]
+        assert trio.current_time() - started_at > 20
+        await link.send(pcm(0.5))
+        await link.commit()
+        assert await take(link, 1) == [CommittedTranscript("")]
 
 
 # --- sending ----------------------------------------------------------------------------------------
