@@ -7,7 +7,7 @@ another thread or process.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -68,10 +68,10 @@ class Console:
     complaints: list[str] = attrs.field(factory=list)
     """Errors and warnings in the browser's console, and uncaught exceptions."""
 
-    def connect(self, **settings: str) -> None:
+    def connect(self, settings: Mapping[str, str] | None = None) -> None:
         """Connect with these settings, by their fields' labels, and wait until the server listens."""
-        for label, value in settings.items():
-            self.set(label.replace("_", " "), value)
+        for label, value in (settings or {}).items():
+            self.set(label, value)
         self.press("Connect")
         self.wait_for("voiceTest.state === 'listening'")
 
@@ -159,6 +159,7 @@ def open_console(
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=color_scheme, permissions=["microphone"]
     )
+    context.set_default_timeout(_PATIENCE_MS)
     page = context.new_page()
     console = Console(page)
     page.on(

@@ -4,6 +4,7 @@ import struct
 import pytest
 import trio
 
+from tests.fakes.raw_client import UPGRADE, masked_text, stall
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.conftest import Client, RunServer
 from voice_fsm.errors import ClientError, ClientFault, ProviderError
@@ -333,18 +334,6 @@ async def test_200_connects_and_drops_leave_nothing(
             await converse(client)
 
 
-UPGRADE = (
-    b"GET /v1/voice/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-def masked_text(text: str) -> bytes:
-    payload = text.encode()
-    assert len(payload) < 126
-    return bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload
-
-
 async def test_a_stalled_reader_harms_nobody_else(
     services: Services, chat: ScriptedChat, tts: ScriptedTts, voice_server: RunServer
 ) -> None:
@@ -354,10 +343,7 @@ async def test_a_stalled_reader_harms_nobody_else(
     async with voice_server(services) as server:
         stalled = await trio.open_tcp_stream(*server.address)
         async with stalled:
-            await stalled.send_all(UPGRADE)
-            await stalled.receive_some()
-            await stalled.send_all(masked_text('{"type":"session.configure"}'))
-            await stalled.send_all(masked_text('{"type":"text.prompt","text":"hello"}'))
+            await stall(stalled)
             async with server.connect() as client:
                 await client.configure()
                 for _ in range(3):
