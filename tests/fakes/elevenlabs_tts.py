@@ -76,6 +76,8 @@ class Trouble(Enum):
     """A chunk or frame that announces more bytes than follow before the connection ends."""
     CLOSE_MIDWAY = auto()
     """The connection ends in good order, too early."""
+    FINAL_MIDWAY = auto()
+    """A socket's final frame comes while text is still to be sent."""
     GARBAGE = auto()
     """The answer is not of the protocol."""
     BAD_JSON_MIDWAY = auto()
@@ -460,6 +462,8 @@ class _Stream:
                 await trio.aclose_forcefully(self._stream)
             case Trouble.CLOSE_MIDWAY:
                 await self._connection.aclose(1000)
+            case Trouble.FINAL_MIDWAY:
+                await self._send({"audio": None, "isFinal": True})
             case Trouble.BAD_JSON_MIDWAY:
                 await self._connection.send_message('{"audio":"AAAA"')
 

@@ -620,11 +620,12 @@ async def test_errors_help_the_operator_and_hide_the_rest(
     assert "sesame" not in f"{error} {error.message} {error.__cause__}"
 
 
-async def test_the_socket_told_to_stop_early_is_an_error_even_between_pieces(
-    autojump_clock: Any, nursery: trio.Nursery
+@pytest.mark.parametrize("trouble", [Trouble.CLOSE_MIDWAY, Trouble.FINAL_MIDWAY])
+async def test_an_end_between_two_pieces_is_an_error(
+    autojump_clock: Any, nursery: trio.Nursery, trouble: Trouble
 ) -> None:
-    """A clean close while the chat still writes would lose the rest of the reply."""
-    fake = FakeElevenLabsTts(troubles=[Trouble.CLOSE_MIDWAY], chunk_bytes=10**6)
+    """A clean end while the chat still writes would lose the rest of the reply."""
+    fake = FakeElevenLabsTts(troubles=[trouble], chunk_bytes=10**6)
     async with rig(fake) as r:
         with pytest.raises(ProviderError) as caught:
             await r.say(Chat(nursery, *TEXTS, pause_s=9))
@@ -685,6 +686,21 @@ async def test_what_was_heard_is_not_said_again(
 
     assert caught.value.code == "tts_truncated"
     assert len(fake.streams) + len(fake.requests) == 1
+
+
+async def test_a_socket_that_died_while_the_chat_thought_costs_no_attempt(autojump_clock: Any) -> None:
+    """The first text goes to a socket that is open, though the one that waited for it was closed."""
+
+    async def pieces() -> AsyncIterator[str]:
+        await trio.sleep(8)
+        yield "Hello there."
+
+    fake = FakeElevenLabsTts(inactivity_s=5)
+    async with rig(fake, retries=NO_RETRIES) as r:
+        said = await r.say(pieces())
+
+    assert audio_of(said) == spoken("Hello there. ")
+    assert sent_to(fake) == [[" "], [" ", "Hello there. ", ""]]
 
 
 async def test_a_pause_that_is_asked_for_is_kept(autojump_clock: Any) -> None:

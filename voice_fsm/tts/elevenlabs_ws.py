@@ -118,6 +118,8 @@ class _SocketFrames:
             self._patience.audio_came()
         self._audio_bytes += len(frame.audio)
         self._ended = frame.is_final
+        if self._ended and not self._patience.is_for_the_end:
+            raise provider_error(Upstream.TTS, ProviderFault.TRUNCATED)
         return frame
 
     def _on_the_clock(self, frame: Frame) -> Frame:
@@ -143,7 +145,8 @@ class _Patience:
         self._left_s = deadlines.total_s
         self._begun = False
         self._owed = False
-        self._to_the_end = False
+        self.is_for_the_end = False
+        """Whether all text was sent, so that nothing but the final frame settles what is owed."""
         self._waiting = trio.CancelScope()
         self._since_s = 0.0
 
@@ -155,14 +158,14 @@ class _Patience:
 
     def expect_audio_to_the_end(self) -> None:
         """The end of the text is about to be sent."""
-        self._to_the_end = True
+        self.is_for_the_end = True
         self.expect_audio()
 
     def audio_came(self) -> None:
         """Some audio is here."""
         self._begun = True
         self._step_s = self._stall_s
-        self._owed = self._to_the_end
+        self._owed = self.is_for_the_end
 
     async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
         """Wait for the service to say something.
