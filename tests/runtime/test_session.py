@@ -23,6 +23,7 @@ from voice_fsm.fsm.options import SessionOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.outgoing import AudioChunk
 from voice_fsm.runtime.session import Services, VoiceSession
+from voice_fsm.runtime.turn import SlowReply
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 
 Act = Callable[[VoiceSession], Awaitable[None]]
@@ -348,6 +349,30 @@ async def test_a_recogniser_that_never_gets_ready_times_out(
     ((error_s, error),) = ((at, item) for at, item in client.items if isinstance(item, ErrorTold))
     assert error.code == "stt_timeout"
     assert error_s <= 40
+
+
+@pytest.mark.parametrize(("chat_s", "spoken"), [(1.9, False), (2.1, True)])
+async def test_a_slow_reply_is_apologised_for(
+    autojump_clock: MockClock,
+    services: Services,
+    chat: ScriptedChat,
+    tts: ScriptedTts,
+    chat_s: float,
+    *,
+    spoken: bool,
+) -> None:
+    """A sentence is spoken if the first text takes too long; it is no part of the reply."""
+    chat.script = lambda _: [chat_s, "Here it is."]
+
+    async def act(session: VoiceSession) -> None:
+        prompt(session)
+        await trio.sleep(10)
+
+    patient = attrs.evolve(services, slow_reply=SlowReply(2.0, "One moment, please."))
+    client = await run(patient, configured(act))
+    assert tts.spoken == (["One moment, please."] if spoken else []) + ["Here it is."]
+    assert [item.text for item in client.told if isinstance(item, ReplyTold)] == ["Here it is."]
+    assert [item.outcome for item in client.told if isinstance(item, TurnEnded)] == ["completed"]
 
 
 async def test_changed_stt_settings_make_a_new_link_and_unchanged_ones_do_not(

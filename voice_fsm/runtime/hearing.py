@@ -81,9 +81,8 @@ class Hearing:
         attempt = 0
         away_since_s = trio.current_time()
         while True:
-            began_s = trio.current_time()
-            error = await self._use_link(options, microphone)
-            if trio.current_time() - began_s > STEADY_S:
+            error, lasted_s = await self._use_link(options, microphone)
+            if lasted_s > STEADY_S:
                 attempt, away_since_s = 0, trio.current_time()
             delay_s = _pause_s(attempt)
             if not error.retryable or trio.current_time() + delay_s > away_since_s + self._give_up_s:
@@ -92,13 +91,15 @@ class Hearing:
             attempt += 1
             await trio.sleep(delay_s)
 
-    async def _use_link(self, options: SttOptions, microphone: Microphone) -> VoiceError:
-        """Open one link and use it until it breaks; gives the error that broke it."""
+    async def _use_link(self, options: SttOptions, microphone: Microphone) -> tuple[VoiceError, float]:
+        """Open one link and use it until it breaks; gives the error that broke it, and how long it lasted."""
         error: VoiceError | None = None
+        opened_s = math.inf
         with trio.CancelScope(deadline=trio.current_time() + self._connect_s) as opening:
             try:
                 async with self._provider.connect(options) as link:
                     opening.deadline = math.inf
+                    opened_s = trio.current_time()
                     microphone.rewind()
                     self._step(
                         SttOpened(at_s=trio.current_time(), session_id=link.session_id, config=link.config)
@@ -110,12 +111,13 @@ class Hearing:
             except* VoiceError as group:
                 error = first_error(group)
         if opening.cancelled_caught:
-            return ProviderError(
+            error = ProviderError(
                 Upstream.STT, ProviderFault.TIMEOUT, "Speech recognition did not get ready in time."
             )
-        return error or ProviderError(
+        error = error or ProviderError(
             Upstream.STT, ProviderFault.LOST, "The link to speech recognition was closed."
         )
+        return error, trio.current_time() - opened_s
 
     async def _send(self, link: SttLink, microphone: Microphone) -> None:
         while True:

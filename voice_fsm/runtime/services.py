@@ -6,6 +6,7 @@ A new provider is registered here: one line in the function of its kind.
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import trio
@@ -18,7 +19,9 @@ from voice_fsm.chat.demo import DemoChat
 from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
+from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.runtime.session import Services
+from voice_fsm.runtime.turn import SlowReply
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 from voice_fsm.stt.local import open_local_stt
@@ -26,6 +29,8 @@ from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.upstream.http import Deadlines, open_client
+
+SpeechProvider = Literal["local", "elevenlabs"]
 
 
 @asynccontextmanager
@@ -35,17 +40,30 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
     Raises:
         ProviderError: an engine that the settings ask for is not installed.
     """
+    chosen, conversation = settings.providers, settings.conversation
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_client())
+        stt: SttProvider = GuardedStt(await _open_stt(chosen.stt, settings, stack))
+        if chosen.stt_fallback is not None:
+            second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
+            stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
+        tts: TtsProvider = GuardedTts(await _open_tts(chosen.tts, settings, stack, client))
+        if chosen.tts_fallback is not None:
+            tts = FallbackTts(tts, await _open_tts(chosen.tts_fallback, settings, stack, client))
         yield Services(
-            stt=await _open_stt(settings, stack),
-            chat=_make_chat(settings, client),
-            tts=await _open_tts(settings, stack, client),
+            stt=stt,
+            chat=GuardedChat(_make_chat(settings, client)),
+            tts=tts,
             defaults=default_options(settings),
             limits=limits(settings),
             stt_connect_s=settings.deadlines.stt_connect_s,
             stt_give_up_s=settings.deadlines.stt_give_up_s,
             max_audio_lead_s=settings.limits.max_audio_lead_s,
+            slow_reply=(
+                SlowReply(conversation.slow_reply_after_s, conversation.slow_reply_text)
+                if conversation.slow_reply_after_s is not None
+                else None
+            ),
             draining=draining,
         )
 
@@ -81,8 +99,8 @@ def limits(settings: config.Settings) -> Limits:
     )
 
 
-async def _open_stt(settings: config.Settings, stack: AsyncExitStack) -> SttProvider:
-    match settings.providers.stt:
+async def _open_stt(name: SpeechProvider, settings: config.Settings, stack: AsyncExitStack) -> SttProvider:
+    match name:
         case "local":
             return await stack.enter_async_context(open_local_stt())
         case "elevenlabs":
@@ -95,9 +113,9 @@ async def _open_stt(settings: config.Settings, stack: AsyncExitStack) -> SttProv
 
 
 async def _open_tts(
-    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+    name: SpeechProvider, settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
 ) -> TtsProvider:
-    match settings.providers.tts:
+    match name:
         case "local":
             piper = settings.local.piper_voice
             return await stack.enter_async_context(

@@ -29,7 +29,7 @@ from voice_fsm.fsm.session import Limits, Session
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
-from voice_fsm.runtime.turn import TurnTask
+from voice_fsm.runtime.turn import SlowReply, TurnTask
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.tts.base import TtsProvider
 
@@ -53,6 +53,7 @@ class Services:
     stt_connect_s: float = 10.0
     stt_give_up_s: float = 30.0
     max_audio_lead_s: float = 10.0
+    slow_reply: SlowReply | None = None
     draining: trio.Event = attrs.field(factory=trio.Event)
     """Set when the server is about to stop."""
 
@@ -203,7 +204,14 @@ class VoiceSession:
 
     def _start_turn(self, start: StartTurn) -> None:
         leaving = [turn for turn in self._turns if not turn.gone.is_set()]
-        turn = TurnTask(start, self._services.chat, self._services.tts, self._outgoing, self.step)
+        turn = TurnTask(
+            start,
+            self._services.chat,
+            self._services.tts,
+            self._outgoing,
+            self.step,
+            self._services.slow_reply,
+        )
         self._turns = [*leaving, turn]
         self._outgoing.admit(start.turn_id)
         self._nursery.start_soon(self._guarded, turn.run, leaving, PREDECESSOR_S)

@@ -31,6 +31,14 @@ MAX_PIECES = 256
 """Pieces of text that may wait to be spoken: text is small, and the chat call shall end when it can."""
 
 
+@attrs.frozen
+class SlowReply:
+    """What is said while the chat backend keeps the user waiting."""
+
+    after_s: float
+    text: str
+
+
 @attrs.define
 class TurnTask:
     """The work of one turn, all of it inside `scope`."""
@@ -40,9 +48,12 @@ class TurnTask:
     tts: TtsProvider
     outgoing: Outgoing
     step: Callable[[AnyEvent], None]
+    slow_reply: SlowReply | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     """Set when nothing of the turn runs any more."""
+    _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """For the first text of the reply."""
     _chunks: int = 0
     _audio_ms: float = 0.0
 
@@ -78,6 +89,8 @@ class TurnTask:
         try:
             async with trio.open_nursery() as nursery:
                 write_pieces, read_pieces = trio.open_memory_channel[str](MAX_PIECES)
+                if self.slow_reply is not None:
+                    nursery.start_soon(self._apologise, self.slow_reply, write_pieces.clone())
                 nursery.start_soon(self._ask, write_pieces)
                 await self._speak(read_pieces)
             await self.outgoing.drained()
@@ -102,6 +115,7 @@ class TurnTask:
                     match part:
                         case ReplyText(text):
                             if not texts:
+                                self._waiting.cancel()
                                 self.step(ReplyStarted(at_s=trio.current_time(), turn_id=self.turn_id))
                             texts.append(text)
                             await self.outgoing.put_output(TextDelta(self.turn_id, text))
@@ -109,6 +123,7 @@ class TurnTask:
                                 await pieces.send(piece)
                         case ReplyMetadata(data):
                             metadata.update(data)
+            self._waiting.cancel()
             for piece in splitter.finish():
                 await pieces.send(piece)
             self.step(
@@ -116,6 +131,13 @@ class TurnTask:
                     at_s=trio.current_time(), turn_id=self.turn_id, text="".join(texts), metadata=metadata
                 )
             )
+
+    async def _apologise(self, slow: SlowReply, pieces: trio.MemorySendChannel[str]) -> None:
+        """Say something if the reply is slow to come."""
+        async with pieces:
+            with self._waiting:
+                await trio.sleep(slow.after_s)
+                await pieces.send(slow.text)
 
     async def _speak(self, pieces: trio.MemoryReceiveChannel[str]) -> None:
         async with pieces, self.tts.speak(pieces, self.start.options.tts) as speech:

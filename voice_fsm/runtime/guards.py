@@ -1,0 +1,161 @@
+"""Providers behind a circuit breaker, and providers with another to step in for them."""
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import attrs
+import structlog
+import trio
+
+from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyPart
+from voice_fsm.errors import ProviderError, Upstream
+from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
+from voice_fsm.stt.base import SttLink, SttProvider
+from voice_fsm.tts.base import Speech, SpeechAudio, TtsProvider
+from voice_fsm.upstream.breaker import Breaker
+
+log = structlog.get_logger()
+
+
+class GuardedStt:
+    """A recogniser that is left alone while it is ill."""
+
+    def __init__(self, provider: SttProvider, breaker: Breaker | None = None) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._breaker = breaker or Breaker(Upstream.STT)
+
+    @asynccontextmanager
+    async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:
+        """See `SttProvider`."""
+        async with self._breaker.call(), self._provider.connect(options) as link:
+            self._breaker.healthy()
+            yield link
+
+
+class GuardedChat:
+    """A chat backend that is left alone while it is ill."""
+
+    def __init__(self, provider: ChatProvider, breaker: Breaker | None = None) -> None:
+        self.name = provider.name
+        self.check = provider.check
+        self._provider = provider
+        self._breaker = breaker or Breaker(Upstream.CHAT)
+
+    @asynccontextmanager
+    async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
+        """See `ChatProvider`. A client's own backend is none of the others' business."""
+        async with AsyncExitStack() as stack:
+            if request.backend == BackendOptions():
+                await stack.enter_async_context(self._breaker.call())
+            yield await stack.enter_async_context(self._provider.reply(request))
+
+
+class GuardedTts:
+    """A synthesiser that is left alone while it is ill."""
+
+    def __init__(self, provider: TtsProvider, breaker: Breaker | None = None) -> None:
+        self.name = provider.name
+        self.check = provider.check
+        self._provider = provider
+        self._breaker = breaker or Breaker(Upstream.TTS)
+
+    @asynccontextmanager
+    async def speak(
+        self, pieces: AsyncIterable[str], options: TtsOptions
+    ) -> AsyncIterator[AsyncIterator[Speech]]:
+        """See `TtsProvider`."""
+        async with self._breaker.call(), self._provider.speak(pieces, options) as speech:
+            yield speech
+
+
+class FallbackStt:
+    """A recogniser, and the one that listens while the first cannot be had."""
+
+    def __init__(self, first: SttProvider, second: SttProvider, *, patience_s: float) -> None:
+        self.name = first.name
+        self._first = first
+        self._second = second
+        self._patience_s = patience_s
+
+    @asynccontextmanager
+    async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:
+        """See `SttProvider`. Every new link asks the first again."""
+        error: ProviderError | None = None
+        with trio.CancelScope(deadline=trio.current_time() + self._patience_s) as opening:
+            try:
+                async with self._first.connect(options) as link:
+                    opening.deadline = math.inf
+                    yield link
+                    return
+            except ProviderError as failure:
+                if opening.deadline == math.inf:
+                    raise
+                error = failure
+        log.warning("stt_fallback", code=error.code if error else "stt_timeout", to=self._second.name)
+        async with self._second.connect(attrs.evolve(options, model_id=None)) as link:
+            yield link
+
+
+class FallbackTts:
+    """A synthesiser, and the one that speaks a reply of which the first has said nothing yet.
+
+    Voice and model are the first's own; the second speaks with its default.
+    """
+
+    def __init__(self, first: TtsProvider, second: TtsProvider) -> None:
+        self.name = first.name
+        self.check = first.check
+        self._first = first
+        self._second = second
+
+    @trio.as_safe_channel
+    async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech]:
+        """See `TtsProvider`."""
+        remembered = _Remembered(pieces)
+        audible, held = False, list[Speech]()
+        try:
+            async with self._first.speak(remembered, options) as speech:
+                async for item in speech:
+                    held.append(item)
+                    if audible or isinstance(item, SpeechAudio):
+                        audible = True
+                        for ready in held:
+                            yield ready
+                        held.clear()
+        except ProviderError as error:
+            if audible:
+                raise
+            log.warning("tts_fallback", code=error.code, status=error.status, to=self._second.name)
+        else:
+            return
+        own = attrs.evolve(options, voice_id=None, model_id=None)
+        async with self._second.speak(remembered.again(), own) as speech:
+            async for item in speech:
+                yield item
+
+
+class _Remembered:
+    """Pieces of text that can be had again from the start."""
+
+    def __init__(self, source: AsyncIterable[str]) -> None:
+        self._source = aiter(source)
+        self._taken: list[str] = []
+        self._position = 0
+
+    def again(self) -> Self:
+        self._position = 0
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._position == len(self._taken):
+            self._taken.append(await anext(self._source))
+        else:
+            await trio.lowlevel.checkpoint()
+        self._position += 1
+        return self._taken[self._position - 1]

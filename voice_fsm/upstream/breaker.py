@@ -1,0 +1,96 @@
+"""A circuit breaker: an upstream that keeps failing is left alone for a while, by all sessions at once.
+
+Only faults that tell of the upstream's health count. A refused request or a wrong key says nothing about the
+next caller's chances, and a cancelled call nothing at all.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+import trio
+
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+
+log = structlog.get_logger()
+
+FAILURES: Final = 5
+"""So many calls in a row have to fail."""
+PAUSE_S: Final = 10.0
+"""How long the upstream is left alone then; after that one call at a time tries it."""
+
+_ILL: Final = frozenset(
+    {
+        ProviderFault.UNREACHABLE,
+        ProviderFault.TIMEOUT,
+        ProviderFault.STALLED,
+        ProviderFault.SERVER_ERROR,
+        ProviderFault.OVERLOADED,
+        ProviderFault.LOST,
+    }
+)
+
+
+class Breaker:
+    """Shared by all calls to one upstream of the process."""
+
+    def __init__(self, upstream: Upstream, *, failures: int = FAILURES, pause_s: float = PAUSE_S) -> None:
+        self._upstream = upstream
+        self._max_failures = failures
+        self._pause_s = pause_s
+        self._failures = 0
+        self._closed_until_s = float("-inf")
+        self._probing = False
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Make one call inside.
+
+        Raises:
+            ProviderError: OVERLOADED, on entering: the upstream is being left alone.
+        """
+        probe = self._admit()
+        try:
+            yield
+        except ProviderError as error:
+            self._failed(error)
+            raise
+        else:
+            self.healthy()
+        finally:
+            if probe:
+                self._probing = False
+
+    def healthy(self) -> None:
+        """The upstream has answered as it should; a call that lasts may say so before it ends."""
+        if self._open:
+            log.info("upstream_recovered", upstream=self._upstream)
+        self._failures = 0
+
+    @property
+    def _open(self) -> bool:
+        return self._failures >= self._max_failures
+
+    def _admit(self) -> bool:
+        """Let a call through, or not; true if it is the one that finds out whether the upstream is back."""
+        if not self._open:
+            return False
+        wait_s = self._closed_until_s - trio.current_time()
+        if wait_s > 0 or self._probing:
+            raise ProviderError(
+                self._upstream,
+                ProviderFault.OVERLOADED,
+                "This service has failed repeatedly and is given a moment to recover.",
+                retry_after_s=max(wait_s, 0.0),
+            )
+        self._probing = True
+        return True
+
+    def _failed(self, error: ProviderError) -> None:
+        if error.fault not in _ILL:
+            return
+        self._failures += 1
+        if self._open:
+            log.warning("upstream_paused", upstream=self._upstream, code=error.code, pause_s=self._pause_s)
+            self._closed_until_s = trio.current_time() + self._pause_s
