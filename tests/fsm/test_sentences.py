@@ -109,7 +109,7 @@ CASES = [
     ("I would love to tell you, after all, about it.", ["I would love to tell you,", "after all, about it."]),
     ("Well, yes, I would love to tell. Yes, I would.", ["Well, yes, I would love to tell.", "Yes, I would."]),
     ("Sure. I would love to tell you, after all.", ["Sure.", "I would love to tell you,", "after all."]),
-    ("Options, e.g., this one, are many.", ["Options, e.g., this one,", "are many."]),
+    ("Some options, e.g., this one, are many.", ["Some options, e.g., this one,", "are many."]),
     ("A dash — or two — may part a sentence.", ["A dash — or two —", "may part a sentence."]),
     ("Well - or not - it is a longer sentence.", ["Well - or not - ".strip(), "it is a longer sentence."]),
     ("我很高兴能够告诉你，大海很冷，很深。", ["我很高兴能够告诉你，", "大海很冷，很深。"]),
@@ -201,6 +201,7 @@ LONG = "word " * 30 + "clause, " + "word " * 30
     [
         ("Now here it goes. " + LONG, "clause,"),
         ("Now here it goes. " + "word " * 100, "word"),
+        ("Now here it goes. First, " + "word " * 100, "word"),
         ("Now here it goes. " + "3 000 kg " * 100, ("kg", "000")),
         ("这是一个开始，" + "字" * 200, "字"),
         ("這是一個開始，" + "字句，" * 100, "字句，"),
@@ -216,6 +217,12 @@ def test_sentences_without_end_are_cut(reply: str, end: str | tuple[str, ...]) -
     assert marks_of(cut) == marks_of([reply])
 
 
+def test_short_sentences_are_not_joined_beyond_the_widest_piece() -> None:
+    """A long sentence stays alone."""
+    reply = "A start that is long enough. Okay it is. " + "word " * 48 + "end. "
+    assert [len(piece) for piece in SentenceSplitter().feed(reply)] == [28, 11, 244]
+
+
 def test_letters_keep_their_vowel_signs_when_cut() -> None:
     """A text without any border is cut between letters, not within one."""
     cut = pieces("กี่" * 300)
@@ -224,8 +231,11 @@ def test_letters_keep_their_vowel_signs_when_cut() -> None:
 
 def test_marks_without_end_are_dropped_not_held() -> None:
     """Nothing to pronounce is not spoken, however long it goes on."""
-    assert pieces(")]}" * 1000 + " Well.")[-1].endswith("Well.")
-    assert len(pieces(")]}" * 1000 + " Well.")) == 1
+    splitter = SentenceSplitter()
+    assert splitter.feed(")]}" * 1000) == []
+    assert len(splitter._cutter._text) <= MAX_WIDTH
+    (piece,) = splitter.feed(" Well. ")
+    assert piece.endswith("Well.")
 
 
 def test_the_remark_on_code_can_be_chosen() -> None:

@@ -59,7 +59,7 @@ _INAUDIBLE: Final = re.compile(
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 _UNDECIDED_HEAD: Final = re.compile(
-    r"\#{1,6} | ([-*_=])(?:[ \t]{0,4}\1){0,79}[ \t]{0,4} | [-+*•◦▪‣][ \t]{0,4}"
+    r"\#{1,6} | ([-*_=])\1{0,99}[ \t]{0,4} | ([-*_])(?:[ \t]{1,4}\2){0,7}[ \t]{0,4} | [+•◦▪‣][ \t]{0,4}"
     r"| [-+*•◦▪‣][ \t]{1,4}\[[ xX]?\]? | \d{1,4}[.)]? | ~~?",
     re.VERBOSE,
 )
@@ -88,6 +88,7 @@ _WEB_LINK: Final = re.compile(r"https?://(\S+)", re.IGNORECASE)
 _URL_OPENERS: Final = {"h": ("ttps://", "ttp://"), "w": ("ww.",)}
 _URL_NEVER: Final = frozenset('<>"`{}|\\^')
 _URL_TRAILING: Final = frozenset(".,;:!?)]'*_~")
+_URL_TRAILING_MAX: Final = 8
 _URL_KEPT: Final = 300
 
 
@@ -407,7 +408,7 @@ class Speakable:
         url, trailing = "", ""
         while _in_url(char := (yield from self._next())):
             trailing += char
-            if char not in _URL_TRAILING or len(trailing) > len(_URL_TRAILING):
+            if char not in _URL_TRAILING or len(trailing) > _URL_TRAILING_MAX:
                 url, trailing = (url + trailing)[:_URL_KEPT], ""
         self._give_back(trailing + char)
         return url
