@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests.fakes.recordings import load, to_pcm, word_error_rate
@@ -24,7 +25,7 @@ def noise(kind: str, seconds: float = 2.0) -> Samples:
     size = int(SAMPLE_RATE_HZ * seconds)
     white = random.standard_normal(size)
     time_s = np.arange(size) / SAMPLE_RATE_HZ
-    kinds = {
+    kinds: dict[str, npt.NDArray[np.float64]] = {
         "silence": np.zeros(size),
         "hiss": white * 0.03,
         "loud hiss": white * 0.2,

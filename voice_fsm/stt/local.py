@@ -6,9 +6,9 @@ that comes while a step is under way goes into the next one, so a busy engine gi
 ones.
 
 **Falling behind.** A link's backlog is the audio it was given that no finished step has covered. `send`
-waits while the backlog is over a bound of N seconds (so audio may be fed as fast as it is understood), and a
-link for which N seconds of waiting don't get it below N seconds of audio is slower than real time: it fails
-with ``stt_overloaded``.
+waits while the backlog is over a bound of N seconds, so audio may be fed as fast as it is understood. A step
+covers at most one second, so in N seconds of waiting an engine that keeps up finishes several; a link that
+is still over the bound then is slower than real time, and fails with ``stt_overloaded``.
 """
 
 import os
@@ -32,6 +32,8 @@ from voice_fsm.stt.turnstile import Turnstile
 MAX_BACKLOG_S: Final = 3.0
 STEP_S: Final = 0.2
 """Audio worth a step. The detector costs about 10 ms of CPU time a second in steps of this size."""
+MAX_STEP_S: Final = 1.0
+"""More goes into further steps: links take turns, and a cancelled step is soon over."""
 MAX_WAIT_S: Final = 1.0
 """No new link is opened while a step waits longer than this for the engine."""
 
@@ -221,24 +223,37 @@ class LocalSttLink:
 
     async def _step(self) -> None:
         async with self._turnstile.turn():
-            inbox, self._inbox = self._inbox, [bytearray()]
+            audio, ends_utterance = self._take()
             try:
-                self._transcripts += await self._turnstile.call(self._understand, inbox)
+                self._transcripts += await self._turnstile.call(self._understand, audio, ends_utterance)
             except trio.Cancelled:  # the step had not begun
-                self._inbox = [*inbox[:-1], inbox[-1] + self._inbox[0], *self._inbox[1:]]
+                self._give_back(audio, ends_utterance)
                 raise
             except EngineError as error:
                 message = "Speech recognition on this server failed."
                 raise self._fail(ProviderFault.SERVER_ERROR, message) from error
-        self._backlog_bytes -= sum(map(len, inbox))
+        self._backlog_bytes -= len(audio)
         self._notify()
 
-    def _understand(self, inbox: list[bytearray]) -> list[Transcript]:
-        transcripts: list[Transcript] = []
-        for audio in inbox[:-1]:
-            transcripts += self._listener.hear(self._decoder.last_samples(audio))
-            transcripts.append(self._listener.commit())
-        return transcripts + self._listener.hear(self._decoder.samples(inbox[-1]))
+    def _take(self) -> tuple[bytes, bool]:
+        first = self._inbox[0]
+        size = self._decoder.audio_format.size_bytes(MAX_STEP_S * 1000)
+        audio = bytes(first[:size])
+        del first[:size]
+        ends_utterance = not first and len(self._inbox) > 1
+        if ends_utterance:
+            del self._inbox[0]
+        return audio, ends_utterance
+
+    def _give_back(self, audio: bytes, ends_utterance: bool) -> None:
+        if ends_utterance:
+            self._inbox.insert(0, bytearray())
+        self._inbox[0][:0] = audio
+
+    def _understand(self, audio: bytes, ends_utterance: bool) -> list[Transcript]:
+        if not ends_utterance:
+            return self._listener.hear(self._decoder.samples(audio))
+        return [*self._listener.hear(self._decoder.last_samples(audio)), self._listener.commit()]
 
     def _notify(self) -> None:
         self._changed.set()
@@ -263,16 +278,16 @@ class _Decoder:
         self.audio_format = audio_format
         self._resampler = self._new_resampler()
 
-    def samples(self, audio: bytes | bytearray) -> Samples:
+    def samples(self, audio: bytes) -> Samples:
         return _floats(self._resampler.feed(self._pcm(audio)))
 
-    def last_samples(self, audio: bytes | bytearray) -> Samples:
+    def last_samples(self, audio: bytes) -> Samples:
         """The same before a commit, with the up to 70 ms that the resampler would keep for later."""
         resampler, self._resampler = self._resampler, self._new_resampler()
         return _floats(resampler.feed(self._pcm(audio), last=True))
 
-    def _pcm(self, audio: bytes | bytearray) -> bytes:
-        return ulaw_decode(bytes(audio)) if self.audio_format.codec == "ulaw" else bytes(audio)
+    def _pcm(self, audio: bytes) -> bytes:
+        return ulaw_decode(audio) if self.audio_format.codec == "ulaw" else audio
 
     def _new_resampler(self) -> Resampler:
         return Resampler(self.audio_format.sample_rate_hz, SAMPLE_RATE_HZ)
