@@ -110,14 +110,14 @@ async def serving(app: ASGIApp, **settings: float) -> AsyncIterator[Served]:
         await serve(app, config, shutdown_trigger=stop.wait, draining=draining, task_status=task_status)
         ended.set()
 
-    async with trio.open_nursery() as nursery:
-        urls: list[str] = await nursery.start(run)
-        try:
+    try:
+        async with trio.open_nursery() as nursery:
+            urls: list[str] = await nursery.start(run)
             yield Served(int(urls[0].rpartition(":")[2]), draining, stop, ended, clients)
-        finally:
-            for client in clients:
-                client.close()
-        nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+    finally:
+        for client in clients:
+            client.close()
 
 
 def upgrade_request(headers: str = "", path: str = "/") -> bytes:

@@ -153,7 +153,7 @@ async def test_an_app_may_leave_a_body_unread() -> None:
 
 async def test_two_hundred_clients_that_drop_leave_nothing_behind() -> None:
     """Whenever they drop: before a word, in the header, after it, in a frame, with a reset."""
-    async with serving(with_lifespan(echo), close_timeout_s=0.1) as served:
+    async with serving(with_lifespan(echo), close_timeout_s=0.1, keep_alive_s=60) as served:
         await trio.testing.wait_all_tasks_blocked()
         files, tasks = open_files(), living_tasks()
         frame = client_frame(TEXT, b"hello")

@@ -121,12 +121,13 @@ async def serve_until_signal(
         ExceptionGroup: the app's lifespan failed.
     """
     draining = trio.Event()
+    app = create_app(draining)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             stopping = Stopping(nursery.cancel_scope)
             nursery.start_soon(_obey, signals, stopping)
             await serve(
-                create_app(draining),
+                app,
                 config,
                 shutdown_trigger=stopping.asked.wait,
                 draining=draining,

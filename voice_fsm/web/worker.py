@@ -30,6 +30,7 @@ def _receive_job(link: socket.socket) -> tuple[AppFactory, ServeConfig]:
 
 async def _serve(create_app: AppFactory, config: ServeConfig, link: socket.socket) -> None:
     draining = trio.Event()
+    app = create_app(draining)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with (
             trio.SocketStream(trio.socket.from_stdlib_socket(link)) as parent,
@@ -41,7 +42,7 @@ async def _serve(create_app: AppFactory, config: ServeConfig, link: socket.socke
             async with trio.open_nursery() as server:
                 start = partial(
                     serve,
-                    create_app(draining),
+                    app,
                     config,
                     shutdown_trigger=stopping.asked.wait,
                     draining=draining,

@@ -31,7 +31,6 @@ STOP: Final = b"-"
 
 _SETTLED_S: Final = 60.0
 """A worker that has lived so long did not end for the reason its predecessor ended for."""
-_MAX_FAILURES: Final = 6
 _KILL_AFTER_S: Final = 5.0
 """What workers get on top of the deadlines they were told."""
 
@@ -45,7 +44,7 @@ class WorkersFail(Exception):  # noqa: N818  # a sentence, not a kind of error
 def run(create_app: AppFactory, config: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM, with as many processes as asked for.
 
-    With more than one, ``create_app`` has to be picklable and is called in each. What it needs of its process,
+    With more than one, ``create_app`` has to be picklable and is called in each process. What it needs there,
     such as logging, it has to set up itself.
 
     Raises:
@@ -60,6 +59,7 @@ async def supervise(
     config: ServeConfig,
     *,
     first_delay_s: float = 0.5,
+    max_failures: int = 6,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep ``config.workers`` processes running until SIGINT or SIGTERM.
@@ -68,6 +68,7 @@ async def supervise(
         create_app: See `run`.
         config: As for a single process.
         first_delay_s: How long a failed worker's place stays empty; doubles while it goes on failing.
+        max_failures: After so many in a row everything ends.
         task_status: Told the URLs, once all workers are ready.
 
     Raises:
@@ -80,7 +81,7 @@ async def supervise(
             port_held.callback(sock.close)
         job = pickle.dumps((create_app, attrs.evolve(config, port=sockets[0].getsockname()[1])))
         orders = _Orders(config)
-        workers = [_Worker(job, orders, first_delay_s) for _ in range(config.workers)]
+        workers = [_Worker(job, orders, first_delay_s, max_failures) for _ in range(config.workers)]
         async with trio.open_nursery() as background:
             background.start_soon(orders.pass_on, signals, background.cancel_scope)
             background.start_soon(_announce, workers, urls(sockets), task_status)
@@ -113,10 +114,11 @@ class _Orders:
 class _Worker:
     """The place of one worker process."""
 
-    def __init__(self, job: bytes, orders: _Orders, first_delay_s: float) -> None:
+    def __init__(self, job: bytes, orders: _Orders, first_delay_s: float, max_failures: int) -> None:
         self._job = job
         self._orders = orders
         self._first_delay_s = first_delay_s
+        self._max_failures = max_failures
         self.ready = trio.Event()
 
     async def keep_running(self) -> None:
@@ -132,7 +134,7 @@ class _Worker:
             if self._orders.stop.is_set():
                 return
             failures = 1 if trio.current_time() - born_s > _SETTLED_S else failures + 1
-            if failures == _MAX_FAILURES:
+            if failures == self._max_failures:
                 raise WorkersFail(f"a worker ended {failures} times in a row, with code {code}")
             delay_s = self._first_delay_s * 2 ** (failures - 1)
             _log.error("a worker ended with code %d; the next starts in %.1f s", code, delay_s)
