@@ -896,6 +896,16 @@ async def test_frames_that_are_no_objects_are_bad_responses(
             assert (await failure_of(link)).fault is ProviderFault.BAD_RESPONSE
 
 
+async def test_a_broken_link_sends_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
+    """Not even silence, although the service has left the connection open."""
+    fake = FakeElevenLabsStt(moments=[Moment(0.5, report("error", then_close=False))])
+    async with linked(fake) as link:
+        await link.send(pcm(0.5))
+        await failure_of(link)
+        await trio.sleep(12)
+    assert len(fake.sessions[0].messages) == 1
+
+
 async def test_the_next_link_works(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing of a broken one is kept: its audio is the caller's to send again."""
     fake = FakeElevenLabsStt(utterances=[Utterance("hello")], moments=[Moment(0.5, break_off)])
