@@ -3,15 +3,17 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from tests.fakes.raw_client import UPGRADE, masked_text, stall
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.conftest import Client, RunServer
 from voice_fsm.errors import ClientError, ClientFault, ProviderError
+from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.session import Services
-from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, Word
+from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.voice import DoorPolicy
 
 
@@ -43,7 +45,7 @@ def kinds(events: list[object]) -> list[str]:
 async def test_a_base_client_is_served_as_the_contract_says(
     services: Services, stt: ScriptedStt, voice_server: RunServer
 ) -> None:
-    """A client that knows nothing of our additions sees the base events, in their order, with their fields."""
+    """A client that knows nothing of our additions sees the base events in their order."""
     async with voice_server(services) as server, server.connect() as client:
         ready = await client.receive()
         assert ready["type"] == "session.ready"
@@ -314,6 +316,7 @@ async def test_200_connects_and_drops_leave_nothing(
 ) -> None:
     """Clients that vanish at any point: the server serves on, and nothing of theirs is left."""
     async with voice_server(services) as server:
+        await trio.testing.wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
         for number in range(200):
             stream = await trio.open_tcp_stream(*server.address)

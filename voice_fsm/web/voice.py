@@ -2,12 +2,13 @@
 
 import secrets
 import time
+from contextlib import suppress
 from typing import Final, cast
 
 import attrs
 import structlog
 import trio
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from voice_fsm.errors import ClientError, ClientFault, SessionFault
 from voice_fsm.fsm import effects as fx
@@ -99,20 +100,31 @@ class VoiceDoor:
                 session.refuse(error)
 
     async def tell(self, item: Item) -> None:
-        """Send what this client asked to be told."""
-        if self._websocket.client_state is WebSocketState.DISCONNECTED:
-            await trio.lowlevel.checkpoint()
-        elif isinstance(item, AudioChunk) and self._binary:
+        """Send what this client asked to be told; nothing, once it has gone: `listen` learns of that."""
+        if isinstance(item, AudioChunk) and self._binary:
             self._chunks_sent = item.index
-            await self._websocket.send_bytes(wire.encode_audio_frame(item.turn_id, item.index, item.data))
+            await self._send(bytes_=wire.encode_audio_frame(item.turn_id, item.index, item.data))
         elif (message := self._message(item)) is not None:
             self._seq += 1
-            await self._websocket.send_text(wire.encode(message, self._seq))
+            await self._send(text=wire.encode(message, self._seq))
 
     async def close(self, code: int) -> None:
         """Close the socket, if the client has not."""
-        if self._websocket.client_state is not WebSocketState.DISCONNECTED:
-            await self._websocket.close(code)
+        if self._is_open:
+            with suppress(WebSocketDisconnect):
+                await self._websocket.close(code)
+
+    @property
+    def _is_open(self) -> bool:
+        sides = {self._websocket.client_state, self._websocket.application_state}
+        return sides == {WebSocketState.CONNECTED}
+
+    async def _send(self, *, text: str | None = None, bytes_: bytes | None = None) -> None:
+        if not self._is_open:
+            await trio.lowlevel.checkpoint()
+            return
+        with suppress(WebSocketDisconnect):
+            await self._websocket.send({"type": "websocket.send", "text": text, "bytes": bytes_})
 
     # --- client to session --------------------------------------------------------------------------
 

@@ -1,0 +1,34 @@
+"""``voice-fsm check`` against upstreams that work, and that do not."""
+
+import trio
+
+from voice_fsm.checkup import check_upstreams
+from voice_fsm.config import load_settings
+
+NOBODY = "http://127.0.0.1:9"
+
+
+async def test_the_embedded_engines_pass() -> None:
+    """With nothing set everything works, and says what it did."""
+    findings = await check_upstreams(load_settings({}))
+    assert [finding.ok for finding in findings] == [True, True, True]
+    assert "listens" in findings[0].text
+    assert "pcm_24000" in findings[2].text
+
+
+async def test_each_upstream_that_fails_names_the_variable_to_look_at() -> None:
+    """A sentence that a newcomer can act on, and never the key."""
+    settings = load_settings(
+        {
+            "ELEVENLABS_API_KEY": "sk-very-secret",
+            "ELEVENLABS_BASE_URL": NOBODY,
+            "BACKEND_BASE_URL": NOBODY,
+        }
+    )
+    with trio.fail_after(30):
+        findings = await check_upstreams(settings)
+    assert [finding.ok for finding in findings] == [False, False, False]
+    assert "ELEVENLABS_BASE_URL" in findings[0].text
+    assert "BACKEND_BASE_URL" in findings[1].text
+    assert "ELEVENLABS_BASE_URL" in findings[2].text
+    assert all("secret" not in finding.text for finding in findings)

@@ -1,0 +1,169 @@
+"""The commands, run as their user runs them: in a process of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import moonshine_voice
+import pytest
+import trio
+
+from tests.fakes.raw_client import stall
+from voice_fsm.errors import Upstream
+from voice_fsm.upstream.websocket import open_websocket
+
+RECORDINGS = Path(moonshine_voice.__file__).parent / "assets"
+
+
+async def run(*args: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    with trio.fail_after(90):
+        return await trio.run_process(
+            [sys.executable, "-m", "voice_fsm", *args],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**os.environ, **env},
+        )
+
+
+@attrs.frozen
+class RunningServer:
+    process: trio.Process
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.split(":")[2].split("/")[0])
+
+
+@asynccontextmanager
+async def running_server(**env: str) -> AsyncIterator[RunningServer]:
+    """``voice-fsm serve`` on a free port, until it is stopped."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            trio.run_process,
+            [sys.executable, "-m", "voice_fsm", "serve", "--port", "0"],
+            stdout=subprocess.PIPE,
+            check=False,
+            env={**os.environ, **env},
+        )
+        process: trio.Process = await nursery.start(serve)
+        assert process.stdout is not None
+        printed = b""
+        with trio.fail_after(30):
+            while b"ws)" not in printed:
+                printed += await process.stdout.receive_some()
+        url = printed.decode().rsplit("WebSocket: ", 1)[1].split(")")[0]
+        yield RunningServer(process, url)
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_the_demo_hears_a_question_and_speaks_the_answer(tmp_path: Path) -> None:
+    """Without a key, a network or a flag: a transcript, a reply, audio, latencies, and a file."""
+    reply = tmp_path / "reply.wav"
+    done = await run("demo", "--json", "--out", str(reply))
+    assert done.returncode == 0, done.stderr.decode()
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert "twelve times seven" in result["transcript"].lower()
+    assert "84" in result["reply"] or "eighty" in result["reply"].lower()
+    assert result["audio_s"] > 1
+    assert set(result["latency_ms"]) == {
+        "speech_end_to_committed_ms",
+        "committed_to_first_text_ms",
+        "first_text_to_first_audio_ms",
+        "first_audio_to_done_ms",
+    }
+    with wave.open(str(reply)) as file:
+        assert file.getnframes() / file.getframerate() == pytest.approx(result["audio_s"], abs=0.01)
+        assert any(file.readframes(file.getnframes()))
+
+
+async def test_a_human_recording_is_understood_by_a_running_server() -> None:
+    """``--url`` and ``--wav``: somebody's voice, through a server in another process."""
+    async with running_server() as server:
+        done = await run("demo", "--url", server.url, "--wav", str(RECORDINGS / "clone-test.wav"))
+        story = done.stdout.decode()
+        assert done.returncode == 0, story
+        assert "America could do it very well" in story
+        assert "[unconfigured -> listening, configure]" in story
+        assert "[thinking -> speaking, first_audio]" in story
+        server.process.terminate()
+
+
+async def test_the_demo_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
+    """No server, and no recording: a sentence on stderr and exit code 1."""
+    nobody = await run("demo", "--url", "ws://127.0.0.1:9/v1/voice/ws")
+    assert nobody.returncode == 1
+    assert b"no voice server at" in nobody.stderr
+    text = tmp_path / "text.wav"
+    text.write_text("not audio")
+    unusable = await run("demo", "--wav", str(text))
+    assert unusable.returncode == 1
+    assert b"not a WAV file" in unusable.stderr
+
+
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_server_with_a_live_conversation_and_a_stalled_client(
+    order: signal.Signals,
+) -> None:
+    """The conversation is told why, and the process is gone in bounded time."""
+    async with (
+        running_server(DRAIN_S="3", TCP_USER_TIMEOUT_S="1") as server,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as stalled,
+        open_websocket(server.url, upstream=Upstream.CHAT) as live,
+    ):
+        await stall(stalled)
+        await live.send_message('{"type": "session.configure"}')
+        await live.send_message('{"type": "text.prompt", "text": "Tell me a long story"}')
+        events: list[dict[str, Any]] = []
+        while not events or events[-1]["type"] != "assistant.audio.start":
+            events.append(json.loads(await live.get_message()))
+        server.process.send_signal(order)
+        with trio.fail_after(20):
+            while events[-1]["type"] != "session.closing":
+                events.append(json.loads(await live.get_message()))
+            assert events[-1]["reason"] == "draining"
+            assert await server.process.wait() == 0
+
+
+async def test_a_wrong_setting_is_named_before_anything_starts() -> None:
+    """The variable and what is allowed, not a traceback."""
+    done = await run("serve", PORT="many")
+    assert done.returncode == 1
+    assert b"PORT" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    """The address that could not be had."""
+    async with running_server() as server:
+        done = await run("serve", "--port", str(server.port))
+        assert done.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{server.port}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("diagram_format", "beginning"), [("mermaid", "stateDiagram-v2"), ("table", "| State")]
+)
+async def test_the_machine_is_drawn(diagram_format: str, beginning: str) -> None:
+    """In the formats that need nothing installed."""
+    done = await run("diagram", "--format", diagram_format)
+    assert done.returncode == 0
+    assert done.stdout.decode().startswith(beginning)
+
+
+async def test_drawing_svg_needs_graphviz_and_says_so() -> None:
+    """Without it there is a sentence, with it a picture."""
+    without = await run("diagram", "--format", "svg", PATH="")
+    assert without.returncode == 1
+    assert b"Graphviz" in without.stderr

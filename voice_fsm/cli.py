@@ -1,0 +1,151 @@
+"""The command ``voice-fsm``."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import attrs
+import click
+import trio
+from hypercorn.utils import LifespanFailureError
+
+from voice_fsm.checkup import check_upstreams
+from voice_fsm.client.demo import DemoResult, run_demo
+from voice_fsm.config import Settings, load_settings, spelling_warnings
+from voice_fsm.diagram import DiagramFormat, render
+from voice_fsm.errors import VoiceError
+from voice_fsm.observe import configure_logging
+from voice_fsm.web.app import create_app
+from voice_fsm.web.serve import serve_until_signal
+from voice_fsm.web.serve_config import ServeConfig
+
+DOTENV = Path(".env")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="voice-fsm")
+def main() -> None:
+    """A voice for any chat backend."""
+
+
+@main.command()
+@click.option("--host", help="Address to listen on (HOST).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 for a free one (PORT).")
+@click.option("--workers", type=click.IntRange(1), help="Processes (WORKERS).")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve until Ctrl-C or SIGTERM; settings come from the environment and .env."""
+    settings = _settings(HOST=host, PORT=port, WORKERS=workers)
+    server = settings.server
+    configure_logging(server.log_level, server.log_format)
+    for warning in spelling_warnings(os.environ, _dotenv()):
+        click.echo(f"warning: {warning}", err=True)
+    try:
+        trio.run(_serve, settings)
+    except* OSError as group:
+        raise click.ClickException(f"cannot listen on {server.host}:{server.port}: {_first(group)}") from None
+    except* (VoiceError, LifespanFailureError) as group:
+        raise click.ClickException(_cause(group)) from None
+
+
+@main.command()
+@click.option("--url", help="WebSocket of a running server, such as ws://127.0.0.1:8000/v1/voice/ws.")
+@click.option("--wav", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What to say.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the reply (WAV)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of a story.")
+def demo(url: str | None, wav: Path | None, out: Path | None, *, as_json: bool) -> None:
+    """Speak a question to a server in real time, and show what comes back.
+
+    Without --url a server of its own is started in this process. Exits with 0 if a transcript, a reply
+    and audio came.
+    """
+    configure_logging("warning", "console")
+    watch = (lambda _: None) if as_json else click.echo
+    try:
+        result: DemoResult = trio.run(partial(run_demo, _settings(), url=url, wav=wav, out=out, say=watch))
+    except* (VoiceError, LifespanFailureError) as group:
+        raise click.ClickException(_cause(group)) from None
+    if as_json:
+        click.echo(json.dumps(attrs.asdict(result), indent=2))
+    else:
+        click.echo(result.summary())
+    sys.exit(0 if result.ok else 1)
+
+
+@main.command()
+def check() -> None:
+    """Show the settings in force, and try each upstream for real."""
+    configure_logging("error", "console")
+    settings = _settings()
+    for warning in spelling_warnings(os.environ, _dotenv()):
+        click.echo(f"warning: {warning}")
+    for variable, value in settings.masked().items():
+        click.echo(f"{variable}={value}")
+    findings = trio.run(check_upstreams, settings)
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.text}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@main.command()
+@click.option("--format", "diagram_format", type=click.Choice(get_args(DiagramFormat)), default="mermaid")
+def diagram(diagram_format: DiagramFormat) -> None:
+    """Draw the session machine, from its code."""
+    try:
+        click.echo(render(diagram_format), nl=False)
+    except VoiceError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _serve(settings: Settings) -> None:
+    server = settings.server
+    config = ServeConfig(
+        host=server.host,
+        port=server.port,
+        workers=server.workers,
+        drain_s=settings.limits.drain_s,
+        tcp_user_timeout_s=settings.limits.tcp_user_timeout_s,
+        ws_max_message_bytes=settings.limits.max_message_bytes,
+    )
+    async with trio.open_nursery() as nursery:
+        addresses: list[str] = await nursery.start(serve_until_signal, partial(create_app, settings), config)
+        chosen = settings.providers
+        click.echo(f"Speech to text: {chosen.stt}   chat: {chosen.chat}   text to speech: {chosen.tts}")
+        for address in addresses:
+            click.echo(f"Talk to it at {address}/test   (WebSocket: {_ws(address)}/v1/voice/ws)")
+
+
+def _settings(**flags: object) -> Settings:
+    """Settings, with what flags say in the place of their variables."""
+    given = {name: str(value) for name, value in flags.items() if value is not None}
+    try:
+        return load_settings({**os.environ, **given}, _dotenv())
+    except VoiceError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _dotenv() -> Path | None:
+    return DOTENV if DOTENV.is_file() else None
+
+
+def _ws(address: str) -> str:
+    return address.replace("http", "ws", 1)
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _cause(group: BaseExceptionGroup[Exception]) -> str:
+    """What to tell the operator; an app that failed to start wraps what was wrong."""
+    error: BaseException | None = _first(group)
+    while error is not None and not isinstance(error, VoiceError):
+        error = error.__context__
+    return str(error or _first(group))

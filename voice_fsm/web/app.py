@@ -1,0 +1,62 @@
+"""The app: which door is at which path."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from voice_fsm.config import Settings
+from voice_fsm.fsm.chart import SessionChart
+from voice_fsm.runtime.services import open_services
+from voice_fsm.web.console import console_routes, describe_machine
+from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
+
+
+def create_app(settings: Settings, draining: trio.Event) -> Starlette:
+    """Make the app of one process; its lifespan loads the engines.
+
+    ``draining`` is set by the server when it is about to stop; sessions then say goodbye.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with open_services(settings, draining) as services:
+            app.state.voice = VoiceEndpoint(services, _policy(settings))
+            yield
+
+    async def voice(websocket: WebSocket) -> None:
+        endpoint: VoiceEndpoint = websocket.app.state.voice
+        await endpoint(websocket)
+
+    async def health(request: Request) -> Response:
+        endpoint: VoiceEndpoint = request.app.state.voice
+        status = "draining" if draining.is_set() else "ok"
+        return JSONResponse(
+            {"status": status, "sessions": endpoint.sessions}, 503 if draining.is_set() else 200
+        )
+
+    async def front(_: Request) -> Response:
+        return RedirectResponse("/test")
+
+    return Starlette(
+        routes=[
+            Route("/", front),
+            Route("/healthz", health),
+            WebSocketRoute("/v1/voice/ws", voice),
+            *console_routes(describe_machine(SessionChart)),
+        ],
+        lifespan=lifespan,
+    )
+
+
+def _policy(settings: Settings) -> DoorPolicy:
+    return DoorPolicy(
+        allow_backend_credentials=settings.backend.allow_frontend_auth,
+        allowed_origins=frozenset(settings.server.allowed_origins),
+        max_sessions=settings.limits.max_sessions,
+    )
