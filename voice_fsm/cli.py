@@ -11,6 +11,7 @@ import attrs
 import click
 import trio
 from hypercorn.utils import LifespanFailureError
+from starlette.applications import Starlette
 
 from voice_fsm.checkup import check_upstreams
 from voice_fsm.client.demo import DemoResult, run_demo
@@ -21,6 +22,7 @@ from voice_fsm.observe import configure_logging
 from voice_fsm.web.app import create_app
 from voice_fsm.web.serve import serve_until_signal
 from voice_fsm.web.serve_config import ServeConfig
+from voice_fsm.web.workers import supervise
 
 DOTENV = Path(".env")
 
@@ -39,7 +41,6 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve until Ctrl-C or SIGTERM; settings come from the environment and .env."""
     settings = _settings(HOST=host, PORT=port, WORKERS=workers)
     server = settings.server
-    configure_logging(server.log_level, server.log_format)
     for warning in spelling_warnings(os.environ, _dotenv()):
         click.echo(f"warning: {warning}", err=True)
     try:
@@ -101,6 +102,12 @@ def diagram(diagram_format: DiagramFormat) -> None:
         raise click.ClickException(str(error)) from None
 
 
+def _make_app(settings: Settings, draining: trio.Event) -> Starlette:
+    """Make the app in whichever process it is to run."""
+    configure_logging(settings.server.log_level, settings.server.log_format)
+    return create_app(settings, draining)
+
+
 async def _serve(settings: Settings) -> None:
     server = settings.server
     config = ServeConfig(
@@ -112,7 +119,8 @@ async def _serve(settings: Settings) -> None:
         ws_max_message_bytes=settings.limits.max_message_bytes,
     )
     async with trio.open_nursery() as nursery:
-        addresses: list[str] = await nursery.start(serve_until_signal, partial(create_app, settings), config)
+        run = serve_until_signal if config.workers == 1 else supervise
+        addresses: list[str] = await nursery.start(run, partial(_make_app, settings), config)
         chosen = settings.providers
         click.echo(f"Speech to text: {chosen.stt}   chat: {chosen.chat}   text to speech: {chosen.tts}")
         for address in addresses:

@@ -75,12 +75,11 @@ class Client:
 
     async def close_code(self) -> int:
         """Read to the end, and tell how the server closed."""
-        try:
+        with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012  # any of the reads may be the last
             while True:
                 await self.receive()
-        except ConnectionClosed as closed:
-            assert closed.reason is not None
-            return int(closed.reason.code)
+        assert closed.value.reason is not None
+        return int(closed.value.reason.code)
 
 
 @asynccontextmanager

@@ -63,4 +63,5 @@ class ChatProvider(Protocol):
 
         Raises:
             ProviderError: on entering or while iterating.
+            ClientError: on entering: as `check`.
         """

@@ -29,6 +29,7 @@ from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.upstream.http import Deadlines, open_client
+from voice_fsm.upstream.retry import RetryPolicy
 
 SpeechProvider = Literal["local", "elevenlabs"]
 
@@ -94,7 +95,7 @@ def limits(settings: config.Settings) -> Limits:
         configure_within_s=settings.limits.configure_within_s,
         idle_s=settings.limits.idle_timeout_s,
         session_s=settings.limits.max_session_s,
-        thinking_s=wait.chat_total_s + wait.tts_connect_s + wait.tts_first_byte_s,
+        thinking_s=wait.chat_total_s + RetryPolicy().budget_s + wait.tts_connect_s + wait.tts_first_byte_s,
         history_turns=settings.conversation.history_turns,
     )
 
