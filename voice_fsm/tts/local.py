@@ -114,7 +114,7 @@ class LocalTts:
             ) from error
 
     def _voice(self, options: TtsOptions) -> str:
-        if options.voice_id is None:
+        if not options.voice_id:
             return self._default_voice
         voice = self._engine.find_voice(options.voice_id)
         if voice is not None:

@@ -4,6 +4,7 @@ Piper fetches its voices at run time; nothing here downloads any. A voice is ``N
 ``NAME.onnx.json`` beside it.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -14,6 +15,7 @@ from voice_fsm.tts.engine import EngineError
 if TYPE_CHECKING:
     from piper import PiperVoice
 
+_DOUBLE_BRACKET: Final = re.compile(r"\[(?=\[)")
 _VOLUME: Final = 0.8
 """Piper scales each sentence to full scale; a resampler needs room above that."""
 
@@ -61,7 +63,7 @@ class Piper:
             length_scale=self._voice.config.length_scale / speed,
             volume=_VOLUME,
         )
-        as_data = text.replace("[[", "[ [")  # double brackets would hold phonemes
+        as_data = _DOUBLE_BRACKET.sub("[ ", text)  # else what stands in it would be phonemes
         try:
             for sentence in self._voice.synthesize(as_data, config):
                 yield sentence.audio_int16_bytes
