@@ -590,7 +590,7 @@ async def test_what_is_not_known_is_ignored(autojump_clock: trio.testing.MockClo
     ignored: list[dict[str, Any]] = [
         {"message_type": "warning", "warning": "careful"},
         {"message_type": "final_transcript", "text": "hello"},
-        {"message_type": "committed_transcript_with_timestamps", "text": "hello", "words": []},
+        {"message_type": "committed_transcript_with_timestamps", "text": "not asked for", "words": []},
         {"message_type": "speakers_merged", "from_speaker_id": "a", "to_speaker_id": "b"},
         {"message_type": ["what"]},
         {},
