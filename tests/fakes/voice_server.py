@@ -43,6 +43,10 @@ class Script:
     """Time between two chunks as a part of what the first one sounds for."""
     pause: tuple[int, float] | None = None
     """Before the chunk of this index, be silent for so many seconds more."""
+    linger_s: float = 0.0
+    """Time between `assistant.interrupted` and all that follows it."""
+    ignores: Sequence[str] = ()
+    """Types of messages that get no answer."""
     late_chunks: int = 0
     """So many chunks of a turn follow its interruption: what a server must never do."""
     file: bytes | None = None
@@ -198,6 +202,8 @@ class _Session:
             await self._hear("json", b64decode(message["audio"]))
             return
         self._server.messages.append(message)
+        if message["type"] in self._server.script.ignores:
+            return
         match message:
             case {"type": "session.configure"}:
                 await self._configure(message)
@@ -257,6 +263,7 @@ class _Session:
             heard_text=turn.heard_text,
             heard_ms=turn.played_ms,
         )
+        await trio.sleep(self._server.script.linger_s)
         await turn.tell_metrics()
         await self.send("assistant.done", turn_id=turn.turn_id, outcome="interrupted")
         await self.move("listening", "interrupt" if reason == "client" else "barge_in")

@@ -196,7 +196,7 @@ def test_microphone_arrives_as_16_khz_pcm(server: FakeVoiceServer, console: Cons
         at, likeness = find(heard[start : start + 16000], recording())
         lags_s.append(at / 16000 - start_s)
         likenesses.append(likeness)
-    assert min(likenesses) > 0.4, likenesses  # the browser's noise suppression takes its share
+    assert min(likenesses) > 0.3, likenesses  # the browser's noise suppression takes its share
     assert max(lags_s) - min(lags_s) < 0.003, lags_s
     assert np.sqrt(np.mean(heard**2)) > 300
 
@@ -345,16 +345,19 @@ def test_a_gap_is_counted(server: FakeVoiceServer, console: Console) -> None:
     assert console.look("voiceTest.playedMs(1)") == pytest.approx(TONE_S * 1000, abs=2)
 
 
-def test_long_reply_that_comes_at_once_is_kept(server: FakeVoiceServer, console: Console) -> None:
-    """More than the buffer's first size, all in one burst, waits there whole."""
-    server.script.speech = tone(25)
-    server.script.pace = 0.0
+def test_long_reply_that_comes_fast_is_kept(server: FakeVoiceServer, console: Console) -> None:
+    """More than the buffer's first size waits there whole: at every time sounds what belongs there."""
+    times = np.arange(25 * SPEECH_HZ) / SPEECH_HZ
+    server.script.speech = (
+        (8000 * np.sin(2 * np.pi * (500 * times + 50 * times**2))).astype("<i2").tobytes()
+    )  # 500 Hz, and 100 Hz higher each second
+    server.script.pace = 0.1
     console.connect()
     console.prompt("Sing for long.")
-    console.wait_for("voiceTest.bufferedMs > 20000")
-    console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS}")
-    samples = np.array(console.look("voiceTest.outputSamples(100)"))
-    assert analyse(samples, console.look("voiceTest.sampleRate"))[1] > 50
+    console.wait_for("voiceTest.bufferedMs > 15000 && voiceTest.playedMs(1) > 2000")
+    samples, played_ms = console.look("[voiceTest.outputSamples(100), voiceTest.playedMs(1)]")
+    pitch_hz, _ = analyse(np.array(samples), console.look("voiceTest.sampleRate"))
+    assert pitch_hz == pytest.approx(500 + played_ms / 10, abs=30)
 
 
 def test_whole_file_is_played(server: FakeVoiceServer, console: Console) -> None:
@@ -400,6 +403,7 @@ WATCH_SILENCE: Final = f"""(type) => {{
 def test_interruption_silences_the_voice(server: FakeVoiceServer, console: Console) -> None:
     """Within 250 ms of `assistant.interrupted` nothing sounds, and late chunks of the turn stay unheard."""
     server.script.late_chunks = 5
+    server.script.linger_s = 0.6
     console.connect()
     console.prompt("Sing.")
     console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS} && voiceTest.bufferedMs > 500")
@@ -422,8 +426,20 @@ def test_next_turn_is_heard_after_an_interruption(server: FakeVoiceServer, conso
     assert server.received("text.prompt")[1]["text"] == "Sing something else."
 
 
-def test_stop_button_silences_at_once(console: Console) -> None:
-    """The user's Stop is heard before the server has answered, and the server hears of it."""
+def test_stop_button_silences_at_once(server: FakeVoiceServer, console: Console) -> None:
+    """The user's Stop does not wait for the server."""
+    server.script.ignores = ("response.cancel",)
+    console.connect()
+    console.prompt("Sing.")
+    console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS} && voiceTest.bufferedMs > 500")
+    console.page.evaluate(WATCH_SILENCE, ["sent", "response.cancel"])
+    console.press("Stop")
+    assert console.page.evaluate("window.silentAfterMs") < 250
+    eventually(lambda: server.received("response.cancel") == [{"type": "response.cancel", "turn_id": 1}])
+
+
+def test_stop_button_interrupts_the_turn(console: Console) -> None:
+    """The server hears of a Stop, and of how much had been heard."""
     console.connect()
     console.prompt("Sing.")
     console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS} && voiceTest.playedMs(1) > 300")
@@ -608,6 +624,9 @@ def test_nothing_overflows_sideways(
         server.tell("error", code="a_code_that_is_long" * 4, message="y" * 200)
         expect(console.page.locator(".toast")).to_be_visible()
         assert console.look("document.documentElement.scrollWidth") <= viewport[0]
+        for part in (".bar", ".transcript", ".toast"):
+            element = console.page.locator(part).first
+            assert element.evaluate("({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth"), part
 
 
 def test_settings_start_folded_on_a_phone(browser: Browser, voice_url: str) -> None:
