@@ -170,6 +170,18 @@ def test_recognition_keeps_to_its_share() -> None:
     assert len(engine.transcribed_s) >= 4
 
 
+def test_who_is_in_a_hurry_gets_the_partials_that_matter() -> None:
+    """The first, which may be a barge-in, and the one at the pause; the commit is the same."""
+    speech = [sound((1, 0.64), (2, 2.56), (3, 2.56)), sound((0, 0.32)), sound((0, 0.64))]
+    engine = LevelEngine()
+    listener = Listener(engine, ListeningRules(), clock_s=engine.clock_s)
+    heard = [listener.hear(s[i : i + 3200], hurried=True) for s in speech for i in range(0, len(s), 3200)]
+    transcripts = [transcript for some in heard for transcript in some]
+    assert partials(transcripts) == ["one", "one two three"]
+    assert commits(transcripts) == ["one two three"]
+    assert len(engine.transcribed_s) == 2
+
+
 def test_a_long_speech_is_recognised_in_parts() -> None:
     """No pass covers more than a part, and no word is lost or doubled at the cuts."""
     engine = LevelEngine()

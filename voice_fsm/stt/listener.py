@@ -106,14 +106,18 @@ class Listener:
         self._partial_every_s = PARTIAL_EVERY_S
         self._shown = ""
 
-    def hear(self, samples: Samples) -> list[Transcript]:
-        """Listen to the next sound (16 kHz); give back what it changed, in order."""
+    def hear(self, samples: Samples, *, hurried: bool = False) -> list[Transcript]:
+        """Listen to the next sound (16 kHz); give back what it changed, in order.
+
+        ``hurried`` leaves out the partials that only follow speech along: the first of a part, which may be a
+        barge-in, and those at pauses still come.
+        """
         transcripts: list[Transcript] = []
         for hop, voiced in self._judge(samples):
             self._advance(hop, voiced=voiced)
             if self._is_over():
                 transcripts += self._finish()
-        return transcripts + self._update()
+        return transcripts + self._update(hurried=hurried)
 
     def commit(self) -> CommittedTranscript:
         """End the utterance here, whatever the rules say; blank if nothing was said since the last one."""
@@ -194,8 +198,8 @@ class Listener:
         words = tuple(w for part in parts for w in estimate_words(part.text, part.voiced))
         return [CommittedTranscript(_join(parts), words if self._rules.timestamps else ())]
 
-    def _update(self) -> list[Transcript]:
-        if self._part is not None and self._is_due(self._part):
+    def _update(self, *, hurried: bool) -> list[Transcript]:
+        if self._part is not None and self._is_due(self._part, hurried=hurried):
             self._transcribe(self._part)
         text = _join((*self._done, self._part))
         if text in ("", self._shown):
@@ -203,11 +207,13 @@ class Listener:
         self._shown = text
         return [PartialTranscript(text)]
 
-    def _is_due(self, part: _Part) -> bool:
+    def _is_due(self, part: _Part, *, hurried: bool) -> bool:
         if part.settled:
             return False
         if self._silence_s >= max(self._rules.pause_s, TRAIL_S):
             return True
+        if hurried and part.transcribed_hops:
+            return False
         new_s = (len(part.hops) - part.transcribed_hops) * HOP_S
         return len(part.voiced) * HOP_S >= FIRST_PARTIAL_S and new_s >= self._partial_every_s
 

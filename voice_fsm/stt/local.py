@@ -2,8 +2,8 @@
 
 One model serves all links. It is used by one thread at a time, so local recognition takes at most one core;
 who needs more runs more processes. Recognition runs in that thread, the event loop only keeps bytes. Audio
-that comes while a step is under way goes into the next one, so a busy engine gives fewer partials, not later
-ones.
+that comes while a step is under way goes into the next one, and while other links wait for the engine a step
+leaves partials out: a busy engine gives fewer of them, not later ones.
 
 **Falling behind.** A link's backlog is the audio it was given that no finished step has covered. `send`
 waits while the backlog is over a bound of N seconds, so audio may be fed as fast as it is understood. A step
@@ -224,8 +224,9 @@ class LocalSttLink:
     async def _step(self) -> None:
         async with self._turnstile.turn():
             audio, ends_utterance = self._take()
+            understand = self._conclude if ends_utterance else self._understand
             try:
-                self._transcripts += await self._turnstile.call(self._understand, audio, ends_utterance)
+                self._transcripts += await self._turnstile.call(understand, audio)
             except trio.Cancelled:  # the step had not begun
                 self._give_back(audio, ends_utterance)
                 raise
@@ -250,10 +251,12 @@ class LocalSttLink:
             self._inbox.insert(0, bytearray())
         self._inbox[0][:0] = audio
 
-    def _understand(self, audio: bytes, ends_utterance: bool) -> list[Transcript]:
-        if not ends_utterance:
-            return self._listener.hear(self._decoder.samples(audio))
-        return [*self._listener.hear(self._decoder.last_samples(audio)), self._listener.commit()]
+    def _understand(self, audio: bytes) -> list[Transcript]:
+        return self._listener.hear(self._decoder.samples(audio), hurried=self._turnstile.is_contended)
+
+    def _conclude(self, audio: bytes) -> list[Transcript]:
+        transcripts = self._listener.hear(self._decoder.last_samples(audio), hurried=True)
+        return [*transcripts, self._listener.commit()]
 
     def _notify(self) -> None:
         self._changed.set()

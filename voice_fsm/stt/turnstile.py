@@ -38,6 +38,11 @@ class Turnstile:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
     @property
+    def is_contended(self) -> bool:
+        """Whether somebody waits for the engine."""
+        return bool(self._arrivals_s)
+
+    @property
     def longest_wait_s(self) -> float:
         """How long the one that waits longest has waited by now; 0 when nobody waits."""
         return max(0.0, trio.current_time() - min(self._arrivals_s.values(), default=math.inf))
