@@ -76,12 +76,11 @@ class Trouble(Enum):
     """A chunk or frame that announces more bytes than follow before the connection ends."""
     CLOSE_MIDWAY = auto()
     """The connection ends in good order, too early."""
-    FINAL_MIDWAY = auto()
-    """A socket's final frame comes while text is still to be sent."""
     GARBAGE = auto()
     """The answer is not of the protocol."""
     BAD_JSON_MIDWAY = auto()
     BAD_BASE64 = auto()
+    """Over HTTP."""
     NO_AUDIO = auto()
     """All is well, but nothing is said."""
     DRIP = auto()
@@ -122,7 +121,14 @@ class CloseWith:
     reason: str = ""
 
 
-Misfortune = Trouble | Refuse | Report | CloseWith
+@attrs.frozen
+class Say:
+    """A frame of a socket in place of the first audio."""
+
+    frame: str
+
+
+Misfortune = Trouble | Refuse | Report | CloseWith | Say
 
 
 def _deque(troubles: Iterable[Misfortune | None]) -> deque[Misfortune | None]:
@@ -445,8 +451,9 @@ class _Stream:
                 await self._connection.aclose(code, reason)
             case Trouble.HANG:
                 await trio.sleep_forever()
-            case Trouble.BAD_BASE64:
-                await self._connection.send_message('{"audio":"*not base64*"}')
+            case Say(frame):
+                await self._connection.send_message(frame)
+                return True
             case Trouble.NO_AUDIO:
                 return True
         return False
@@ -462,8 +469,6 @@ class _Stream:
                 await trio.aclose_forcefully(self._stream)
             case Trouble.CLOSE_MIDWAY:
                 await self._connection.aclose(1000)
-            case Trouble.FINAL_MIDWAY:
-                await self._send({"audio": None, "isFinal": True})
             case Trouble.BAD_JSON_MIDWAY:
                 await self._connection.send_message('{"audio":"AAAA"')
 

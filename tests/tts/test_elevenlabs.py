@@ -16,6 +16,7 @@ from tests.fakes.elevenlabs_tts import (
     Misfortune,
     Refuse,
     Report,
+    Say,
     Trouble,
     serve_elevenlabs_tts,
     speech_of,
@@ -511,7 +512,7 @@ SOCKET_FAULTS: list[tuple[Misfortune, str, float]] = [
     (Trouble.CLOSE_MIDWAY, "tts_truncated", 0),
     (Trouble.GARBAGE, "tts_bad_response", 0),
     (Trouble.BAD_JSON_MIDWAY, "tts_bad_response", 0),
-    (Trouble.BAD_BASE64, "tts_bad_response", 0),
+    (Say('{"audio":"*not base64*"}'), "tts_bad_response", 0),
     (Trouble.NO_AUDIO, "tts_bad_response", 0),
     (Trouble.DRIP, "tts_timeout", 20),
     (Report("quota_exceeded", "This request exceeds your quota."), "tts_quota_exceeded", 0),
@@ -576,6 +577,13 @@ async def test_faults_over_http_without_alignment(
     assert took_s == pytest.approx(after_s, abs=0.3)
 
 
+async def test_the_last_line_needs_no_end(autojump_clock: Any) -> None:
+    """A line that is ended by the answer's end counts."""
+    fake = FakeElevenLabsTts(troubles=[Refuse(200, body=b'{"audio_base64":"YWI="}')])
+    async with rig(fake) as r:
+        assert await r.say(known("Hi.")) == [SpokenText("Hi."), SpeechAudio(b"ab")]
+
+
 async def test_a_line_without_end_is_given_up(nursery: trio.Nursery) -> None:
     """An answer that never breaks its line does not fill the memory."""
     error, _ = await fail("http", Refuse(200, body=bytes(17 * 1024 * 1024)), nursery)
@@ -620,15 +628,33 @@ async def test_errors_help_the_operator_and_hide_the_rest(
     assert "sesame" not in f"{error} {error.message} {error.__cause__}"
 
 
-@pytest.mark.parametrize("trouble", [Trouble.CLOSE_MIDWAY, Trouble.FINAL_MIDWAY])
+@pytest.mark.parametrize("trouble", [Trouble.CLOSE_MIDWAY, Say('{"audio":"AAAA","isFinal":true}')])
 async def test_an_end_between_two_pieces_is_an_error(
-    autojump_clock: Any, nursery: trio.Nursery, trouble: Trouble
+    autojump_clock: Any, nursery: trio.Nursery, trouble: Misfortune
 ) -> None:
     """A clean end while the chat still writes would lose the rest of the reply."""
     fake = FakeElevenLabsTts(troubles=[trouble], chunk_bytes=10**6)
-    async with rig(fake) as r:
+    async with rig(fake, retries=NO_RETRIES) as r:
         with pytest.raises(ProviderError) as caught:
             await r.say(Chat(nursery, *TEXTS, pause_s=9))
+
+    assert caught.value.code == "tts_truncated"
+
+
+async def test_a_close_is_told_though_nobody_was_listening(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """Text that is written to a closed socket while the listener is busy ends like any broken reply."""
+    fake = FakeElevenLabsTts(troubles=[Trouble.CLOSE_MIDWAY])
+    async with rig(fake) as r:
+
+        async def listen_slowly() -> None:
+            async with r.tts.speak(Chat(nursery, *TEXTS, pause_s=1), OPTIONS) as speech:
+                async for _ in speech:
+                    await trio.sleep(5)
+
+        with pytest.raises(ProviderError) as caught:
+            await listen_slowly()
 
     assert caught.value.code == "tts_truncated"
 
@@ -656,11 +682,12 @@ async def test_what_fails_before_any_audio_is_tried_again(
     autojump_clock: Any, nursery: trio.Nursery, mode: str, trouble: Misfortune
 ) -> None:
     """The listener notices nothing but the delay."""
-    async with rig(FakeElevenLabsTts(troubles=[trouble, trouble]), mode=mode) as r:
+    fake = FakeElevenLabsTts(troubles=[trouble, trouble], aligned=False)
+    async with rig(fake, mode=mode) as r:
         said = await r.say(Chat(nursery, "Hello there."))
 
     assert audio_of(said) == spoken("Hello there. " if mode == "websocket" else "Hello there.")
-    assert text_of(said).strip() == "Hello there."
+    assert [item for item in said if isinstance(item, SpokenText)] == [SpokenText("Hello there.")]
 
 
 async def test_a_second_socket_gets_all_the_text_again(autojump_clock: Any, nursery: trio.Nursery) -> None:
@@ -686,6 +713,16 @@ async def test_what_was_heard_is_not_said_again(
 
     assert caught.value.code == "tts_truncated"
     assert len(fake.streams) + len(fake.requests) == 1
+
+
+async def test_every_attempt_has_a_socket_of_its_own(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """A socket whose stream went wrong is not used again, though it is still open."""
+    fake = FakeElevenLabsTts(troubles=[Say('{"audio":null,"isFinal":true}')])
+    async with rig(fake) as r:
+        said = await r.say(Chat(nursery, *TEXTS))
+
+    assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))
+    assert len(fake.streams) == 2
 
 
 async def test_a_socket_that_died_while_the_chat_thought_costs_no_attempt(autojump_clock: Any) -> None:

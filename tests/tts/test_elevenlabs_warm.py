@@ -150,6 +150,10 @@ async def test_a_socket_that_the_service_closed_is_not_used(autojump_clock: Any)
         assert not sockets.has(VOICE)
         assert fake.live_streams == 0
 
+        socket = sockets.claim(VOICE)
+        await (await socket.connection()).send_message('{"text":"Hi. "}')
+        await socket.release()
+
         await trio.sleep(10)
         assert sockets.idle_count == 0
 

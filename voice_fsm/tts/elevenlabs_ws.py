@@ -103,7 +103,6 @@ class _SocketFrames:
         self._patience = patience
         self._format = output_format
         self._audio_bytes = 0
-        self._aligned_ms = 0.0
         self._ended = False
 
     async def next_frame(self) -> Frame | None:
@@ -123,13 +122,11 @@ class _SocketFrames:
         return frame
 
     def _on_the_clock(self, frame: Frame) -> Frame:
-        """Let the frame's times go on from where its audio begins; without audio, from the last times."""
+        """Let the frame's times go on from where its audio, or the audio that it goes before, begins."""
         if frame.alignment is None:
             return frame
-        audio_ms = self._format.duration_ms(self._audio_bytes)
-        alignment = shifted(frame.alignment, audio_ms if frame.audio else self._aligned_ms)
-        self._aligned_ms = alignment.ends_ms[-1]
-        return attrs.evolve(frame, alignment=alignment)
+        begins_ms = self._format.duration_ms(self._audio_bytes)
+        return attrs.evolve(frame, alignment=shifted(frame.alignment, begins_ms))
 
 
 class _Patience:
