@@ -59,7 +59,7 @@ async def test_an_answered_commit_forgets_exactly_its_own_audio() -> None:
     microphone.put(b"cd")
     await microphone.take()
     await microphone.take()
-    microphone.committed()
+    microphone.committed("ab")
     microphone.rewind()
     assert await microphone.take() == Heard(b"cd", commit=False)
 
@@ -70,7 +70,7 @@ async def test_a_commit_by_the_recogniser_keeps_only_a_tail() -> None:
     for value in range(20):
         microphone.put(tone(value, 100))
     await microphone.take()
-    microphone.committed()
+    microphone.committed("ab")
     microphone.rewind()
     heard = await microphone.take()
     assert heard.audio == b"".join(tone(value, 100) for value in range(20 - COMMIT_TAIL_MS // 100, 20))
@@ -115,3 +115,13 @@ def test_the_lead_meter_admits_real_time_and_a_bounded_lead() -> None:
     assert meter.admits(1, now_s=101)
     assert not meter.admits(1, now_s=101)
     assert meter.admits(10, now_s=200)
+
+
+async def test_what_was_committed_is_the_context_of_what_follows() -> None:
+    """The last words stand before the audio that waits; silence that was committed says nothing of it."""
+    microphone = Microphone(PCM_16K)
+    microphone.previous_text = "given by the client"
+    microphone.committed("Good morning.")
+    assert microphone.previous_text == "Good morning."
+    microphone.committed(" ")
+    assert microphone.previous_text == "Good morning."

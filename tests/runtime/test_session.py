@@ -308,6 +308,59 @@ async def test_a_recogniser_that_stays_away_is_given_up_and_text_still_works(
     assert len(stt.links) == 1
 
 
+async def test_time_with_a_link_is_not_time_without_one(
+    autojump_clock: MockClock, services: Services, stt: ScriptedStt
+) -> None:
+    """A link that breaks before long is made again, however short the patience with no link at all is."""
+
+    async def act(session: VoiceSession) -> None:
+        for _ in range(6):
+            await trio.sleep(8)
+            stt.say(ProviderError(Upstream.STT, ProviderFault.LOST, "gone"))
+        await trio.sleep(8)
+
+    client = await run(attrs.evolve(services, stt_give_up_s=20), configured(act))
+    assert not [item for item in client.told if isinstance(item, ErrorTold)]
+    assert len([item for item in client.told if isinstance(item, SttStarted)]) == 7
+
+
+async def test_a_link_that_breaks_at_once_again_and_again_is_given_up(
+    autojump_clock: MockClock, services: Services, stt: ScriptedStt
+) -> None:
+    """The pauses between the links add up."""
+
+    async def act(session: VoiceSession) -> None:
+        for _ in range(600):
+            await trio.sleep(0.1)
+            stt.say(ProviderError(Upstream.STT, ProviderFault.LOST, "gone"))
+
+    client = await run(services, configured(act))
+    ((error_s, error),) = ((at, item) for at, item in client.items if isinstance(item, ErrorTold))
+    assert error.code == "stt_lost"
+    assert error_s <= services.stt_give_up_s + 0.1 * len(stt.links)
+
+
+async def test_a_recogniser_that_asks_for_a_pause_gets_it(
+    autojump_clock: MockClock, services: Services, stt: ScriptedStt
+) -> None:
+    """It is not called again before the time that it named."""
+    tried_s: list[float] = []
+
+    async def refuse(_: int) -> None:
+        tried_s.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if len(tried_s) < 3:
+            raise ProviderError(Upstream.STT, ProviderFault.RATE_LIMITED, "Wait.", retry_after_s=7)
+
+    stt.connecting = refuse
+
+    async def act(_: VoiceSession) -> None:
+        await trio.sleep(20)
+
+    await run(services, configured(act))
+    assert tried_s == pytest.approx([0, 7, 14])
+
+
 @pytest.mark.parametrize("fault", [ProviderFault.AUTH_FAILED, ProviderFault.REJECTED])
 async def test_a_refusal_for_good_is_told_at_once(
     autojump_clock: MockClock, services: Services, stt: ScriptedStt, fault: ProviderFault

@@ -24,8 +24,8 @@ STEADY_S: Final = 10.0
 class Hearing:
     """Gives the recogniser what the microphone takes in, and the session what the recogniser makes of it.
 
-    A link that breaks is made again, with growing pauses, until it has been away for ``give_up_s``; then the
-    session is told, and stays deaf until it asks anew.
+    A link that breaks is made again, with growing pauses. When there was none for ``give_up_s``, all told
+    since the last good one, the session is told, and stays deaf until it asks anew.
     """
 
     def __init__(
@@ -78,14 +78,17 @@ class Hearing:
 
     async def _keep_linked(self, options: SttOptions, microphone: Microphone) -> VoiceError:
         """Make links until there is no hope; gives the error that took it away."""
-        attempt = 0
-        away_since_s = trio.current_time()
+        attempt, away_s = 0, 0.0
         while True:
+            began_s = trio.current_time()
             error, lasted_s = await self._use_link(options, microphone)
             if lasted_s > STEADY_S:
-                attempt, away_since_s = 0, trio.current_time()
-            delay_s = _pause_s(attempt)
-            if not error.retryable or trio.current_time() + delay_s > away_since_s + self._give_up_s:
+                attempt, away_s = 0, 0.0
+            else:
+                away_s += trio.current_time() - began_s - lasted_s
+            delay_s = _pause_s(attempt, error)
+            away_s += delay_s
+            if not error.retryable or away_s > self._give_up_s:
                 return error
             log.info("stt_link_lost", code=error.code, provider=self._provider.name, again_in_s=delay_s)
             attempt += 1
@@ -94,7 +97,7 @@ class Hearing:
     async def _use_link(self, options: SttOptions, microphone: Microphone) -> tuple[VoiceError, float]:
         """Open one link and use it until it breaks; gives the error that broke it, and how long it lasted."""
         error: VoiceError | None = None
-        opened_s = math.inf
+        opened_s: float | None = None
         with trio.CancelScope(deadline=trio.current_time() + self._connect_s) as opening:
             try:
                 async with self._provider.connect(options) as link:
@@ -117,7 +120,7 @@ class Hearing:
         error = error or ProviderError(
             Upstream.STT, ProviderFault.LOST, "The link to speech recognition was closed."
         )
-        return error, trio.current_time() - opened_s
+        return error, 0.0 if opened_s is None else trio.current_time() - opened_s
 
     async def _send(self, link: SttLink, microphone: Microphone) -> None:
         while True:
@@ -134,11 +137,15 @@ class Hearing:
                 case PartialTranscript():
                     self._step(Partial(at_s=now_s, text=transcript.text))
                 case CommittedTranscript():
-                    microphone.committed()
+                    microphone.committed(transcript.text)
                     self._step(Committed(at_s=now_s, text=transcript.text, words=transcript.words))
 
 
-def _pause_s(attempt: int) -> float:
-    """Doubling from 0.25 s to 5 s, less up to a quarter so that sessions do not march in step."""
+def _pause_s(attempt: int, error: VoiceError) -> float:
+    """Doubling from 0.25 s to 5 s, less up to a quarter so that sessions do not march in step.
+
+    It is longer where the recogniser asks for that.
+    """
     doubled_s: float = min(0.25 * 2**attempt, 5.0)
-    return doubled_s * random.uniform(0.75, 1.0)  # noqa: S311  # no secret
+    asked_s = error.retry_after_s if isinstance(error, ProviderError) else None
+    return max(doubled_s * random.uniform(0.75, 1.0), asked_s or 0.0)  # noqa: S311  # no secret

@@ -47,6 +47,7 @@ class Microphone:
         self._resamplers: dict[int, Resampler] = {}
         self._reader = trio.lowlevel.ParkingLot()
         self.previous_text: str | None = None
+        """What was said before the audio that waits: context for a link that is new to it."""
         self.dropped_bytes = 0
 
     def put(self, audio: bytes, sample_rate_hz: int | None = None) -> None:
@@ -83,8 +84,10 @@ class Microphone:
             taken.append(item)
         return Heard(b"".join(taken), commit=False)
 
-    def committed(self) -> None:
-        """The recogniser has answered: what it answered for need not be kept."""
+    def committed(self, text: str) -> None:
+        """The recogniser has answered: what it answered for need not be kept, but is context for the rest."""
+        if text.strip():
+            self.previous_text = text
         if any(isinstance(item, Commit) for item in self._uncommitted):
             while not isinstance(item := self._uncommitted.popleft(), Commit):
                 self._kept_bytes -= len(item)
