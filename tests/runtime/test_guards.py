@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider
-from voice_fsm.upstream.breaker import FAILURES
+from voice_fsm.upstream.breaker import FAILURES, PAUSE_S, Breaker
 
 STT_FAILS = ProviderError(Upstream.STT, ProviderFault.UNREACHABLE, "No connection.")
 TTS_FAILS = ProviderError(Upstream.TTS, ProviderFault.SERVER_ERROR, "Broken.")
@@ -140,3 +141,41 @@ async def test_guards_stop_asking_after_repeated_failures() -> None:
     # A client's own backend is another upstream.
     with pytest.raises(ProviderError, match="Slow"):
         await ask(BackendOptions(registration_id="mine"))
+
+
+async def test_links_that_break_all_at_once_can_be_made_again_at_once() -> None:
+    """A recogniser that hangs up on everybody has not refused anybody."""
+    stt = ScriptedStt()
+    guarded = GuardedStt(stt)
+    links = [AsyncExitStack() for _ in range(FAILURES)]
+    for link in links:
+        await link.enter_async_context(guarded.connect(SttOptions()))
+    for link in links:
+        with pytest.raises(ProviderError, match="No connection"):
+            async with link:
+                raise STT_FAILS
+    async with guarded.connect(SttOptions()) as next_link:
+        assert next_link is stt.links[-1]
+
+
+async def test_a_link_that_found_the_recogniser_well_does_not_stand_in_the_way_later(
+    autojump_clock: MockClock,
+) -> None:
+    """While it lasts, the breaker may open again, and another call find out."""
+    stt = ScriptedStt()
+    guarded = GuardedStt(stt, Breaker(Upstream.STT))
+
+    async def fall_ill() -> None:
+        stt.connecting = refuse
+        for _ in range(FAILURES):
+            with pytest.raises(ProviderError, match="No connection"):
+                async with guarded.connect(SttOptions()):
+                    pass
+        await trio.sleep(PAUSE_S)
+        stt.connecting = None
+
+    await fall_ill()
+    async with guarded.connect(SttOptions()):
+        await fall_ill()
+        async with guarded.connect(SttOptions()) as link:
+            assert link is stt.links[-1]

@@ -29,9 +29,14 @@ class GuardedStt:
 
     @asynccontextmanager
     async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:
-        """See `SttProvider`."""
-        async with self._breaker.call(), self._provider.connect(options) as link:
-            self._breaker.healthy()
+        """See `SttProvider`.
+
+        Opening a link is the call. What becomes of the link later tells nothing of the next one's chances: a
+        recogniser that restarts breaks the links of all sessions at once, and is back by then.
+        """
+        async with AsyncExitStack() as stack:
+            async with self._breaker.call():
+                link = await stack.enter_async_context(self._provider.connect(options))
             yield link
 
 
