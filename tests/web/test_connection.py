@@ -33,8 +33,8 @@ async def answer(served: Served, request: bytes) -> bytes:
 
 async def eventually(true: Callable[[], bool]) -> None:
     """Wait until the server has noticed."""
-    with trio.fail_after(5):
-        while not true():  # noqa: ASYNC110  # the kernel and the server's tasks set no event for us
+    with trio.fail_after(20):
+        while not true():  # the kernel and the server's tasks set no event for us
             await trio.sleep(0.01)
 
 
@@ -113,7 +113,7 @@ async def test_a_connection_that_sends_no_whole_request_is_closed(sent: bytes) -
     async with serving(with_lifespan(), keep_alive_s=0.1) as served:
         began_s = trio.current_time()
         assert await answer(served, sent) == b""
-        assert 0.05 < trio.current_time() - began_s < 1
+        assert 0.05 < trio.current_time() - began_s < 4
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
@@ -128,7 +128,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this"
     async with serving(with_lifespan(http=app), read_timeout_s=0.1) as served:
         await answer(served, request)
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             await ended.wait()
 
 
@@ -145,7 +145,7 @@ async def test_an_app_may_leave_a_body_unread() -> None:
         stream = await served.connect()
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
 
-        with trio.fail_after(5), suppress(trio.BrokenResourceError):  # it closes on the rest
+        with trio.fail_after(20), suppress(trio.BrokenResourceError):  # it closes on the rest
             await stream.send_all(head + bytes(10_000_000))
         await stream.aclose()
         await eventually(lambda: open_files() <= files and living_tasks() <= tasks)

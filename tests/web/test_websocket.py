@@ -48,7 +48,7 @@ class Recorder:
 
     async def disconnect(self) -> Message:
         """Wait for the last event."""
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await self.ended.wait()
         return self.events[-1]
 
@@ -322,11 +322,10 @@ async def test_sending_to_a_client_that_left_raises() -> None:
         client = await served.open_websocket()
         await client.read_text()
         client.reset()
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await raised.wait()
 
 
-@pytest.mark.usefixtures("caplog")
 async def test_an_app_that_lets_the_disconnect_through_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -364,7 +363,7 @@ async def test_a_close_of_the_app_arrives_although_the_client_goes_on_sending() 
                 while True:
                     await client.send(BINARY, bytes(3200))
 
-        with trio.fail_after(3):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk)
                 await trio.sleep(0.1)
@@ -496,13 +495,33 @@ async def test_a_client_that_stops_reading_is_dropped_and_hurts_nobody() -> None
         neighbour = RawWebSocket(await served.connect())
         await neighbour.stream.send_all(upgrade_request(path="/echo"))
         await neighbour.read_head()
-        with trio.fail_after(5):
+        with trio.fail_after(10):
             while not dropped.is_set():
                 await neighbour.send_text("still here?")
                 assert await neighbour.read_text() == "still here?"
                 await trio.sleep(0.01)
-        assert 0.3 < dropped_after_s < 2
+        assert 0.3 < dropped_after_s < 4
         await stalled.stream.aclose()
+
+
+async def test_a_send_that_cannot_be_finished_raises() -> None:
+    """What was not sent whole is not taken for sent."""
+    outcome: list[type[Exception]] = []
+    done = trio.Event()
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        try:
+            await send({"type": "websocket.send", "bytes": bytes(8 * MIB)})
+        except PeerGone:
+            outcome.append(PeerGone)
+        done.set()
+
+    async with serving(with_lifespan(app), tcp_user_timeout_s=0.3) as served:
+        await served.open_websocket(receive_buffer_bytes=4096)
+        with trio.fail_after(10):
+            await done.wait()
+    assert outcome == [PeerGone]
 
 
 async def test_a_send_that_is_cancelled_leaves_frames_whole() -> None:
@@ -543,7 +562,7 @@ async def test_a_client_that_vanished_is_found_by_its_silence() -> None:
             await live.send(PONG, b"")
         began_s = trio.current_time()
         assert (await app.disconnect())["code"] == 1006
-        assert 0.05 < trio.current_time() - began_s < 1
+        assert 0.05 < trio.current_time() - began_s < 4
 
 
 async def test_an_app_that_does_not_listen_does_not_lose_its_client() -> None:

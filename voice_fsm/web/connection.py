@@ -5,7 +5,7 @@ What is changed of Hypercorn 0.18, by deriving from it, and why:
 - One connection's exception ends the server (its issue 225 needs one byte for that). Here it ends the
   connection, with one line in the log.
 - An app that ends while its queue is full waits for itself for ever, with the socket open. Here
-  ``http.disconnect`` needs no place in the queue, and the queue ends with the app.
+  ``http.disconnect`` needs no place in the queue: it closes it.
 - A client that left holds its socket here until the keep-alive timer ends. Here it does not.
 - A connection is closed over what the client was still sending, and TCP takes the last response back. Here
   the rest is read first, for a while.
@@ -194,7 +194,7 @@ class _AppTasks(TaskGroup):
             if event["type"] == "http.disconnect":
                 to_app.close()
             else:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                with suppress(trio.ClosedResourceError):  # the app has ended meanwhile
                     await to_app.send(event)
 
         async def next_event() -> ASGIReceiveEvent:
@@ -211,8 +211,7 @@ class _AppTasks(TaskGroup):
             sync_spawn: Callable[..., Any],
             call_soon: Callable[..., Any],
         ) -> None:
-            with from_client:
-                await app(scope, next_event, send, sync_spawn, call_soon)
+            await app(scope, next_event, send, sync_spawn, call_soon)
 
         await super().spawn_app(call, config, scope, send)
         return put
