@@ -26,6 +26,7 @@ from tests.fakes.sockets import (
 )
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.websocket import (
+    _UpgradeStream,
     background_nursery,
     closed_error,
     default_tls_context,
@@ -324,6 +325,16 @@ async def break_off(stream: trio.abc.Stream) -> None:
 async def test_hanging_up_during_the_handshake_is_unreachable(server: Handler) -> None:
     """trio-websocket alone would wait for ever."""
     assert (await failure_of(server)).fault is ProviderFault.UNREACHABLE
+
+
+async def test_a_handshake_that_trio_websocket_gives_up_has_failed() -> None:
+    """It then closes the stream, and (up to 0.12.2) leaves its caller waiting."""
+    client, _ = trio.testing.memory_stream_pair()
+    handshake = trio.CancelScope()
+    upgrade = _UpgradeStream(client, Upstream.STT, handshake)
+    await upgrade.aclose()
+    assert handshake.cancel_called
+    assert upgrade.failure.fault is ProviderFault.BAD_RESPONSE
 
 
 async def test_a_peer_that_is_gone_before_the_handshake_is_unreachable() -> None:
