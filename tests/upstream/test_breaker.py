@@ -21,13 +21,14 @@ def breaker() -> Breaker:
 async def test_an_upstream_that_keeps_failing_is_left_alone(
     autojump_clock: MockClock, breaker: Breaker
 ) -> None:
-    """After so many failures in a row calls are refused at once, with the time to wait."""
+    """After so many failures in a row calls fail at once, for the same reason, with the time to wait."""
     for _ in range(3):
         assert await fail(breaker) == "It failed."
     with pytest.raises(ProviderError) as caught:
         async with breaker.call():
             pytest.fail("nobody may call now")
-    assert caught.value.code == "chat_overloaded"
+    assert caught.value.code == "chat_server_error"
+    assert caught.value.message != "It failed."
     assert caught.value.retry_after_s == pytest.approx(10)
 
 

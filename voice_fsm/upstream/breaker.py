@@ -40,6 +40,7 @@ class Breaker:
         self._max_failures = failures
         self._pause_s = pause_s
         self._failures = 0
+        self._last_fault = ProviderFault.OVERLOADED
         self._closed_until_s = float("-inf")
         self._probing = False
 
@@ -48,7 +49,7 @@ class Breaker:
         """Make one call inside.
 
         Raises:
-            ProviderError: OVERLOADED, on entering: the upstream is being left alone.
+            ProviderError: on entering: the upstream is being left alone, for the fault that it had last.
         """
         probe = self._admit()
         try:
@@ -80,7 +81,7 @@ class Breaker:
         if wait_s > 0 or self._probing:
             raise ProviderError(
                 self._upstream,
-                ProviderFault.OVERLOADED,
+                self._last_fault,
                 "This service has failed repeatedly and is given a moment to recover.",
                 retry_after_s=max(wait_s, 0.0),
             )
@@ -91,6 +92,7 @@ class Breaker:
         if error.fault not in _ILL:
             return
         self._failures += 1
+        self._last_fault = error.fault
         if self._open:
             log.warning("upstream_paused", upstream=self._upstream, code=error.code, pause_s=self._pause_s)
             self._closed_until_s = trio.current_time() + self._pause_s
