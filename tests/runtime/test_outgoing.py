@@ -7,8 +7,9 @@ from voice_fsm.fsm.options import PCM_24K
 from voice_fsm.runtime.outgoing import MAX_NOTICES, MAX_TURN_OUTPUT, AudioChunk, Item, Outgoing, SlowClient
 
 
-def chunk(turn_id: int, index: int) -> AudioChunk:
-    return AudioChunk(turn_id, index, PCM_24K, b"\0\0")
+def chunk(turn_id: int, number: int, duration_ms: float = 400) -> AudioChunk:
+    """Long enough not to be joined to its neighbour."""
+    return AudioChunk(turn_id, PCM_24K, bytes([number]) * PCM_24K.size_bytes(duration_ms))
 
 
 async def drain(outgoing: Outgoing) -> list[Item]:
@@ -80,6 +81,22 @@ async def test_a_producer_that_waits_for_credit_is_refused_after_the_flush() -> 
         await wait_all_tasks_blocked()
         outgoing.flush(1)
     assert await drain(outgoing) == []
+
+
+async def test_audio_that_waits_is_joined() -> None:
+    """Small pieces become messages of half a second, in order and across nothing else."""
+    outgoing = Outgoing()
+    outgoing.admit(1)
+    with trio.fail_after(1):
+        for number in range(20):
+            await outgoing.put_output(chunk(1, number, 100))
+            if number == 11:
+                outgoing.put(PartialHeard("between"))
+    items = await drain(outgoing)
+    audio = [item.data for item in items if isinstance(item, AudioChunk)]
+    assert [PCM_24K.duration_ms(len(data)) for data in audio] == [500, 500, 200, 500, 300]
+    assert b"".join(audio) == b"".join(chunk(1, number, 100).data for number in range(20))
+    assert items[3] == PartialHeard("between")
 
 
 async def test_drained_waits_for_the_item_in_hand() -> None:

@@ -1,6 +1,5 @@
 """The whole runtime under random schedules: what the client was told keeps the promises, always."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import attrs
@@ -10,18 +9,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts, Step
+from tests.promises import check_promises
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
-from voice_fsm.fsm.effects import (
-    AudioEnded,
-    AudioStarted,
-    ReplyTold,
-    TurnEnded,
-    TurnInterrupted,
-    TurnStarted,
-)
+from voice_fsm.fsm.effects import TurnEnded
 from voice_fsm.fsm.events import Interrupt, TextPrompt
 from voice_fsm.fsm.options import SessionOptions
-from voice_fsm.runtime.outgoing import AudioChunk, Item, SpeechTiming, TextDelta
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 
@@ -130,42 +122,6 @@ def perform(session: VoiceSession, stt: ScriptedStt, move: str) -> None:
             session.hear(b"\0\0" * 1600)
         case "stt lost":
             stt.say(STT_FAILS)
-
-
-def check_promises(told: Sequence[Item]) -> None:
-    """No stale output, every turn ended once, audio bracketed, chunks without gaps."""
-    silenced: set[int] = set()
-    ended: Counter[int] = Counter()
-    started: list[int] = []
-    audio_of: int | None = None
-    chunks = 0
-    for item in told:
-        turn_id = getattr(item, "turn_id", None)
-        assert turn_id not in ended, f"{item} after the end of its turn"
-        match item:
-            case TurnStarted():
-                assert not started or ended[started[-1]] == 1, "a turn begins when the one before has ended"
-                started.append(item.turn_id)
-            case AudioStarted():
-                assert audio_of is None
-                audio_of, chunks = item.turn_id, 0
-            case AudioChunk():
-                assert item.turn_id == audio_of, "audio only between its start and its end"
-                chunks += 1
-                assert item.index == chunks
-            case AudioEnded():
-                assert item.turn_id == audio_of
-                audio_of = None
-            case TurnInterrupted():
-                silenced.add(item.turn_id)
-            case TurnEnded():
-                ended[item.turn_id] += 1
-                assert (item.outcome == "interrupted") == (item.turn_id in silenced)
-        if isinstance(item, AudioChunk | TextDelta | SpeechTiming | ReplyTold):
-            assert item.turn_id not in silenced, "stale output"
-    assert set(started) == set(ended)
-    assert set(ended.values()) <= {1}
-    assert audio_of is None
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -124,8 +124,6 @@ async def test_audio_of_an_interrupted_turn_stops_before_the_client_is_told(
     assert interrupted.heard_ms == pytest.approx(270)
     assert interrupted.heard_text == ""
     assert interrupted.reason == "speech"
-    chunks = [item.index for item in client.told if isinstance(item, AudioChunk)]
-    assert chunks == list(range(1, len(chunks) + 1))
 
 
 async def test_what_was_heard_goes_into_the_next_request(

@@ -17,6 +17,8 @@ from voice_fsm.tts.base import Alignment
 
 MAX_TURN_OUTPUT: Final = 8
 """Pieces of a turn's output that may wait to be sent."""
+MAX_CHUNK_MS: Final = 500.0
+"""Audio that came while the writer was busy goes out as one message, up to this."""
 MAX_NOTICES: Final = 256
 """Notices that may wait; a client that lets more pile up is not reading."""
 
@@ -31,10 +33,9 @@ class TextDelta:
 
 @attrs.frozen
 class AudioChunk:
-    """The next audio of the reply; ``index`` counts from 1 without gaps."""
+    """The next audio of the reply."""
 
     turn_id: int
-    index: int
     output_format: AudioFormat
     data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>")
 
@@ -95,10 +96,10 @@ class Outgoing:
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
         await self._credits.acquire()
-        if output.turn_id == self._admitted and not self._finished:
-            self._append(output)
-        else:
+        if output.turn_id != self._admitted or self._finished or self._joined(output):
             self._credits.release()
+        else:
+            self._append(output)
 
     def flush(self, turn_id: int) -> None:
         """Drop what waits of this turn, and take no more of it."""
@@ -135,6 +136,17 @@ class Outgoing:
         """Wait until all output that was put has been sent or dropped."""
         while self._credits.value < MAX_TURN_OUTPUT:
             await self._drained.park()
+
+    def _joined(self, output: TurnOutput) -> bool:
+        """Add audio to audio that still waits: fewer, larger messages are what sessions per core are won by."""
+        last = self._items[-1] if self._items else None
+        if not (isinstance(output, AudioChunk) and isinstance(last, AudioChunk)):
+            return False
+        data = last.data + output.data
+        if output.output_format.duration_ms(len(data)) > MAX_CHUNK_MS:
+            return False
+        self._items[-1] = AudioChunk(output.turn_id, output.output_format, data)
+        return True
 
     def _append(self, item: Item) -> None:
         self._items.append(item)

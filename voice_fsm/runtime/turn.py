@@ -54,7 +54,6 @@ class TurnTask:
     """Set when nothing of the turn runs any more."""
     _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """For the first text of the reply."""
-    _chunks: int = 0
     _audio_ms: float = 0.0
 
     @property
@@ -152,12 +151,11 @@ class TurnTask:
                         await self.outgoing.put_output(SpeechTiming(self.turn_id, item))
 
     async def _send_audio(self, data: bytes) -> None:
-        if not self._chunks:
+        if not self._audio_ms:
             self.step(FirstAudio(at_s=trio.current_time(), turn_id=self.turn_id))
         output_format = self.start.options.tts.output_format
-        self._chunks += 1
         self._audio_ms += output_format.duration_ms(len(data))
-        await self.outgoing.put_output(AudioChunk(self.turn_id, self._chunks, output_format, data))
+        await self.outgoing.put_output(AudioChunk(self.turn_id, output_format, data))
 
     def _aligned(self, spans: tuple[SpokenSpan, ...]) -> None:
         self.step(SpeechAligned(at_s=trio.current_time(), turn_id=self.turn_id, spans=spans))

@@ -102,8 +102,9 @@ class VoiceDoor:
     async def tell(self, item: Item) -> None:
         """Send what this client asked to be told; nothing, once it has gone: `listen` learns of that."""
         if isinstance(item, AudioChunk) and self._binary:
-            self._chunks_sent = item.index
-            await self._send(bytes_=wire.encode_audio_frame(item.turn_id, item.index, item.data))
+            self._chunks_sent += 1
+            frame = wire.encode_audio_frame(item.turn_id, self._chunks_sent, item.data)
+            await self._send(bytes_=frame)
         elif (message := self._message(item)) is not None:
             self._seq += 1
             await self._send(text=wire.encode(message, self._seq))
@@ -182,12 +183,12 @@ class VoiceDoor:
     def _message(self, item: Item) -> wire.ServerMessage | None:  # noqa: C901, PLR0911, PLR0912  # one flat table
         match item:
             case AudioChunk():
-                self._chunks_sent = item.index
+                self._chunks_sent += 1
                 return wire.AssistantAudioChunk(
                     turn_id=item.turn_id,
                     audio=item.data,
                     output_format=item.output_format,
-                    chunk_index=item.index,
+                    chunk_index=self._chunks_sent,
                 )
             case TextDelta():
                 return self._if_asked(

@@ -1,0 +1,146 @@
+"""ElevenLabs and a chat backend that answer at once, in a process of their own.
+
+The recogniser commits after every `UTTERANCE_S` of audio, and once in a while utters a partial while the
+assistant speaks: a barge-in. What it says holds the moment at which it was said, so that the client, on the
+same machine's clock, can tell how long everything behind it took.
+"""
+
+import asyncio
+import base64
+import json
+import random
+import sys
+import time
+from typing import Final
+
+from tests.bench.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, accept_key, frame
+
+SAMPLE_RATE_HZ: Final = 16000
+UTTERANCE_S: Final = 4.0
+BARGE_IN_AFTER_S: Final = 1.0
+"""Audio after a commit at which every `BARGE_IN_EVERY`-th turn is interrupted."""
+BARGE_IN_EVERY: Final = 4
+REPLY: Final = "Here is what I found for you, spoken at a measured pace."
+REPLY_CHUNKS: Final = 30
+CHUNK_MS: Final = 100
+
+_BASE64_PER_SECOND: Final = SAMPLE_RATE_HZ * 2 * 4 / 3
+_CHUNK: Final = base64.b64encode(bytes(SAMPLE_RATE_HZ * 2 * CHUNK_MS // 1000)).decode()
+_RAW_SPEECH: Final = base64.b64decode(_CHUNK) * REPLY_CHUNKS
+_TIMED_SPEECH: Final = json.dumps({"audio_base64": _CHUNK, "alignment": None}).encode() + b"\n"
+_SPEECH: Final = frame(TEXT, json.dumps({"audio": _CHUNK, "isFinal": None}).encode()) * REPLY_CHUNKS + frame(
+    TEXT, b'{"audio":null,"isFinal":true}'
+)
+
+
+class Upstream(asyncio.Protocol):
+    """One connection: HTTP until it asks for a WebSocket."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a TCP server's
+        self._http = b""
+        self._frames: FrameReader | None = None
+        self._kind = ""
+        self._audio_size = 0
+        self._turns = 0
+        self._interrupted = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._frames is not None:
+            for opcode, payload in self._frames.feed(data):
+                self._frame(opcode, payload)
+            return
+        self._http += data
+        while (end := self._http.find(b"\r\n\r\n")) >= 0:
+            head = self._http[:end]
+            size = _content_length(head)
+            if len(self._http) < end + 4 + size:
+                return
+            self._http = self._http[end + 4 + size :]
+            self._request(head)
+
+    def _request(self, head: bytes) -> None:
+        if b"upgrade: websocket" in head.lower():
+            self._upgrade(head)
+        elif b"/with-timestamps" in head:
+            self._body(_TIMED_SPEECH * REPLY_CHUNKS)
+        elif b"/text-to-speech/" in head:
+            self._body(_RAW_SPEECH, b"audio/pcm")
+        elif b"/v1/register" in head:
+            self._answer({"registration_id": "bench"})
+        else:
+            self._answer({"response": REPLY})
+
+    def _answer(self, document: dict[str, str]) -> None:
+        self._body(json.dumps(document).encode())
+
+    def _body(self, body: bytes, content_type: bytes = b"application/json") -> None:
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (content_type, len(body), body)
+        )
+
+    def _upgrade(self, head: bytes) -> None:
+        key = next(
+            line.split(b":", 1)[1].strip()
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        )
+        self._transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key)
+        )
+        self._frames = FrameReader()
+        if b"/speech-to-text/" in head:
+            self._kind = "stt"
+            # Users do not all speak up in the same moment.
+            self._audio_size = random.randrange(int(UTTERANCE_S * _BASE64_PER_SECOND))
+            self._say(message_type="session_started", session_id="bench", config={})
+
+    def _frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == CLOSE:
+            self._transport.write(frame(CLOSE, payload))
+            self._transport.close()
+        elif opcode == PING:
+            self._transport.write(frame(PONG, payload))
+        elif opcode in (TEXT, BINARY):
+            if self._kind == "stt":
+                self._hear(len(payload))
+            elif b'"text": ""' in payload or b'"text":""' in payload:
+                self._transport.write(_SPEECH + frame(CLOSE, b"\x03\xe8"))
+
+    def _hear(self, size: int) -> None:
+        self._audio_size += size
+        heard_s = self._audio_size / _BASE64_PER_SECOND
+        if heard_s >= UTTERANCE_S:
+            self._audio_size = 0
+            self._turns += 1
+            self._interrupted = False
+            self._say(message_type="partial_transcript", text="what is")
+            self._say(message_type="committed_transcript", text=f"at {time.monotonic_ns()}")
+        elif self._turns and self._turns % BARGE_IN_EVERY == 0 and not self._interrupted:
+            if heard_s >= BARGE_IN_AFTER_S:
+                self._interrupted = True
+                self._say(message_type="partial_transcript", text=f"stop {time.monotonic_ns()}")
+
+    def _say(self, **message: object) -> None:
+        self._transport.write(frame(TEXT, json.dumps(message).encode()))
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            return int(line.split(b":")[1])
+    return 0
+
+
+async def main() -> None:
+    """Serve on a free port, and print it."""
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=2000)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  # told to the parent
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    sys.exit()
