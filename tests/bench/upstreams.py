@@ -118,10 +118,13 @@ class Upstream(asyncio.Protocol):
             self._interrupted = False
             self._say(message_type="partial_transcript", text="what is")
             self._say(message_type="committed_transcript", text=f"at {time.monotonic_ns()}")
-        elif self._turns and self._turns % BARGE_IN_EVERY == 0 and not self._interrupted:
-            if heard_s >= BARGE_IN_AFTER_S:
-                self._interrupted = True
-                self._say(message_type="partial_transcript", text=f"stop {time.monotonic_ns()}")
+        elif self._barges_in(heard_s):
+            self._interrupted = True
+            self._say(message_type="partial_transcript", text=f"stop {time.monotonic_ns()}")
+
+    def _barges_in(self, heard_s: float) -> bool:
+        due = bool(self._turns) and self._turns % BARGE_IN_EVERY == 0 and heard_s >= BARGE_IN_AFTER_S
+        return due and not self._interrupted
 
     def _say(self, **message: object) -> None:
         self._transport.write(frame(TEXT, json.dumps(message).encode()))

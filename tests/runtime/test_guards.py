@@ -76,7 +76,7 @@ async def test_the_second_recogniser_listens_when_the_first_hangs(autojump_clock
 async def test_a_link_that_breaks_later_is_not_changed_under_way() -> None:
     """Once listening, the failure is the session's to handle: it makes a new link."""
     first, second = ScriptedStt(), ScriptedStt()
-    with pytest.raises(ProviderError, match="No connection"):
+    with pytest.raises(ProviderError, match="No connection"):  # noqa: PT012  # it is raised within
         async with FallbackStt(first, second, patience_s=5).connect(SttOptions()) as link:
             first.say(STT_FAILS)
             async for _ in link:

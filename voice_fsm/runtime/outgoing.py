@@ -138,7 +138,7 @@ class Outgoing:
             await self._drained.park()
 
     def _joined(self, output: TurnOutput) -> bool:
-        """Add audio to audio that still waits: fewer, larger messages are what sessions per core are won by."""
+        """Add audio to audio that still waits: sessions per core are won by fewer, larger messages."""
         last = self._items[-1] if self._items else None
         if not (isinstance(output, AudioChunk) and isinstance(last, AudioChunk)):
             return False
