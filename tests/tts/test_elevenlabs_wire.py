@@ -90,7 +90,7 @@ def test_the_final_frame(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["", "[]", "null", '{"audio":5}', '{"audio":"A"}', b"\xff", "[" * 100_000]
+    "message", ["", "[]", "null", '{"audio":5}', '{"audio":"A"}', '{"audio":"AAAA*"}', b"\xff", "[" * 100_000]
 )
 def test_frames_that_are_no_frames(message: str | bytes) -> None:
     """Anything else than the protocol's objects is a bad response."""
