@@ -18,7 +18,7 @@ RANKS: Final = (
     {"stt", "chat", "tts"},
     {"runtime"},
     {"web"},
-    {"client", "diagram", "error_docs"},
+    {"checkup", "client", "diagram", "error_docs"},
     {"cli"},
     {"__main__"},
 )
