@@ -281,14 +281,22 @@ async def test_a_refusals_body_may_say_more_than_its_status() -> None:
 
 async def test_a_flood_instead_of_a_refusals_body_is_cut_off() -> None:
     """No more of it is read than can hold a code."""
+    sent_bytes = 0
 
     async def server(stream: trio.abc.Stream) -> None:
+        nonlocal sent_bytes
         await read_head(stream)
         await stream.send_all(b"HTTP/1.1 500 Oops\r\n\r\n")
         while True:
-            await stream.send_all(bytes(65536))
+            await stream.send_all(bytes(1000))
+            sent_bytes += 1000
 
-    assert (await failure_of(server)).fault is ProviderFault.SERVER_ERROR
+    async with in_memory(server) as dial:
+        with pytest.raises(ProviderError) as caught:
+            async with open_websocket("ws://host", upstream=Upstream.STT, dial=dial):
+                pytest.fail("opened")
+    assert caught.value.fault is ProviderFault.SERVER_ERROR
+    assert sent_bytes < 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -398,6 +406,21 @@ async def test_a_trusted_server_is_spoken_to_over_tls() -> None:
         async with open_websocket(url, upstream=Upstream.STT, tls=tls) as connection:
             await connection.send_message("secret")
             assert await connection.get_message() == "secret"
+
+
+async def test_a_server_is_asked_for_the_certificate_of_its_name() -> None:
+    """Whatever address the name leads to."""
+    async with secured("service.example.com") as (url, tls):
+
+        async def dial(host: str, _port: int) -> trio.SocketStream:
+            assert host == "service.example.com"
+            return await dial_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+
+        async with open_websocket(
+            "wss://service.example.com", upstream=Upstream.STT, tls=tls, dial=dial
+        ) as connection:
+            await connection.send_message("hello")
+            assert await connection.get_message() == "hello"
 
 
 async def test_an_untrusted_server_is_unreachable() -> None:
