@@ -20,6 +20,7 @@ SOLVED = [
     ("3 million plus two hundred thousand", "3,000,000 plus 200,000 is 3,200,000."),
     ("nine hundred ninety nine thousand plus a hundred", "999,000 plus 100 is 999,100."),
     ("minus five plus 3", "Minus 5 plus 3 is minus 2."),
+    ("five minus minus minus three", "5 minus 3 is 2."),
     ("five minus minus three", "5 minus minus 3 is 8."),
     ("zero point two five times four", "0.25 times 4 is 1."),
     ("point five plus 1", "0.5 plus 1 is 1.5."),
@@ -34,7 +35,7 @@ SOLVED = [
     ("ten divided by zero", "I can't divide by zero. Nobody can."),
     ("a million times a billion", "1,000,000 times 1,000,000,000 is 1,000,000,000,000,000."),
     ("a million times a billion plus 1", "Those numbers are too big for me."),
-    ("9" * 200 + " + 1", "Those numbers are too big for me."),
+    ("9" * 200 + " times 0", "Those numbers are too big for me."),
 ]
 
 NO_SUMS = [
@@ -45,7 +46,7 @@ NO_SUMS = [
         "five hundred hundred plus 1",
         "3 thousand 4 million plus 1",
     ),
-    *("two and two", "one point plus 2", "zero point twelve plus 2", "thousand plus 1"),
+    *("two and two", "five and plus 1", "one point plus 2", "zero point twelve plus 2", "thousand plus 1"),
     *("what is the meaning of 3 plus 4", "__import__('os').getpid() + 1", "2 ** 8", "3 thousand 5000 plus 1"),
 ]
 

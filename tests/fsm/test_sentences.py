@@ -165,6 +165,7 @@ def borders(texts: Iterable[str]) -> set[int]:
         (["No. ", "5. "], [[], ["No. 5."]]),
         (["你好。", "好"], [[], ["你好。"]]),
         (["A heading\n", "B"], [[], ["A heading"]]),
+        (["A title\nThen more. "], [["A title", "Then more."]]),
         (["# A heading\n"], [["A heading."]]),
         (["```\n", "x\n"], [["(code omitted)"], []]),
     ],
@@ -191,6 +192,11 @@ def test_a_reply_without_marks_starts_with_a_few_words() -> None:
     assert first == "the quick brown fox jumps over the lazy dog"
     assert len(first) <= FIRST_WORDS_WIDTH
     assert splitter.feed(reply[FIRST_LOOK_WIDTH:]) == []
+
+
+def test_a_single_short_word_is_no_start() -> None:
+    """A long word after it does not make it stand alone."""
+    assert pieces("So " + "x" * 100) == ["So " + "x" * 100]
 
 
 LONG = "word " * 30 + "clause, " + "word " * 30

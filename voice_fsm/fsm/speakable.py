@@ -53,9 +53,9 @@ _Steps = Generator[None, str, _T]
 
 _END: Final = "\0"
 _LINE_ENDS: Final = ("\n", _END)
-_BLANKS: Final = " \t\r"
+_BLANKS: Final = " \t"
 _INAUDIBLE: Final = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u20e3\ufe00-\ufe0f\ufeff"
+    "[\x00-\x08\r-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u20e3\ufe00-\ufe0f\ufeff"
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 _UNDECIDED_HEAD: Final = re.compile(
@@ -64,10 +64,10 @@ _UNDECIDED_HEAD: Final = re.compile(
     re.VERBOSE,
 )
 _BLOCK_OPENER: Final = re.compile(
-    r"(?P<rule>([-*_=])(?:[ \t]*\2){2,}[ \t\r]*(?=[\n\0]))"
-    r"|(?P<heading>\#{1,6}(?=[ \t\r\n\0]))"
+    r"(?P<rule>([-*_=])(?:[ \t]*\2){2,}[ \t]*(?=[\n\0]))"
+    r"|(?P<heading>\#{1,6}(?=[ \t\n\0]))"
     r"|(?P<quote>>)"
-    r"|(?P<item>[-+*•◦▪‣](?:[ \t]+|(?=[\r\n\0]))(?:\[[ xX]\](?=[ \t]))?)"
+    r"|(?P<item>[-+*•◦▪‣](?:[ \t]+|(?=[\n\0]))(?:\[[ xX]\](?=[ \t]))?)"
     r"|(?P<number>(?=\d{1,4}[.)][ \t]))"
     r"|(?P<row>(?=\|))"
     r"|(?P<fence>~~~)"
@@ -270,7 +270,7 @@ class Speakable:
         ruler = ""
         while len(ruler) < TAG_MAX and (char := (yield from self._peek())) in "-: \t":
             ruler += yield from self._next()
-        if char not in ("|", "\r", *_LINE_ENDS):
+        if char not in ("|", *_LINE_ENDS):
             self._give_back(ruler)
             self._plain.comma()
 
