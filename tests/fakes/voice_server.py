@@ -216,7 +216,7 @@ class _Session:
 
     async def _configure(self, message: Json) -> None:
         self.config = message
-        session_id = message.get("session_id", "session-of-a-fake")
+        session_id = message.get("session_id", "session-1")
         await self.send("session.configured", session_id=session_id)
         await self.send("stt.session_started", session_id=session_id, config={})
         if self._state == "unconfigured":
@@ -279,7 +279,7 @@ class _Turn:
         self.scope = trio.CancelScope()
         self.played_ms = 0.0
         self._session = session
-        self._script = script
+        self._script = attrs.evolve(script)  # as it is now; a test may change it for the next turn
         self._format = AudioFormat.parse(session.config["tts"]["output_format"])
         self._chunks = list(_cut(_convert(script.speech, self._format), script.chunk_bytes))
         self._next = 0

@@ -257,6 +257,45 @@ def test_switching_the_microphone_off_commits_what_was_begun(
     eventually(lambda: server.received("audio.commit"))
 
 
+def test_microphone_allowed_too_late_is_let_go(server: FakeVoiceServer, console: Console) -> None:
+    """When the session ends while the user is still asked, the microphone does not stay on."""
+    console.page.evaluate(
+        """() => {
+            const devices = navigator.mediaDevices;
+            const ask = devices.getUserMedia.bind(devices);
+            devices.getUserMedia = async (constraints) => {
+                await new Promise((allow) => { window.allow = allow; });
+                const stream = await ask(constraints);
+                [window.track] = stream.getAudioTracks();
+                return stream;
+            };
+        }"""
+    )
+    console.connect()
+    console.press("Start microphone")
+    console.wait_for("window.allow")
+    expect(console.page.get_by_role("button", name="Start microphone")).to_be_disabled()
+    server.hang_up("idle", 1000)
+    console.wait_for("voiceTest.status === 'disconnected'")
+    console.look("window.allow()")
+    console.wait_for("window.track?.readyState === 'ended'")
+    expect(console.page.get_by_role("button", name="Start microphone")).to_be_disabled()
+
+
+def test_refused_microphone_is_told(console: Console) -> None:
+    """Without leave for the microphone the page says so, and one may try again."""
+    console.connect()
+    console.page.evaluate(
+        """() => {
+            const refusal = new DOMException("", "NotAllowedError");
+            navigator.mediaDevices.getUserMedia = () => Promise.reject(refusal);
+        }"""
+    )
+    console.press("Start microphone")
+    expect(console.page.get_by_role("alert")).to_contain_text("Access was refused.")
+    expect(console.page.get_by_role("button", name="Start microphone")).to_be_enabled()
+
+
 MEASURE_RESAMPLER: Final = """async () => {
     const { Resampler } = await import("/test/resampler.js");
     const convert = (sine, toHz) => {
@@ -496,7 +535,7 @@ def test_unheard_part_of_a_reply_is_struck_through(server: FakeVoiceServer, cons
     expect(reply.locator("del")).to_have_text("of times, it was the worst of times.")
 
 
-def test_spoken_part_of_a_reply_stands_out(console: Console) -> None:
+def test_spoken_part_of_a_reply_stands_out(server: FakeVoiceServer, console: Console) -> None:
     """While the voice speaks, what is still to come is dimmed, more and more of it said."""
     console.connect()
     console.prompt("Go on.")
@@ -507,6 +546,7 @@ def test_spoken_part_of_a_reply_stands_out(console: Console) -> None:
     assert 0 < len(ahead.inner_text()) < before
     console.wait_for("voiceTest.state === 'listening'")
     expect(ahead).to_have_count(0)
+    expect(console.page.locator(".transcript .assistant p")).to_have_text(server.script.reply)
 
 
 def test_diagram_draws_every_way_of_the_machine(console: Console) -> None:

@@ -23,8 +23,10 @@ export class Microphone extends EventTarget {
   constructor(context) {
     super();
     this.#context = context;
-    // One node for good: a processor never ends by itself. It outputs silence; connected, it is run everywhere.
-    this.#worklet = new AudioWorkletNode(context, "capture", { channelCount: 1, channelCountMode: "explicit" });
+    // One node for good: a processor never ends by itself. It outputs silence; unconnected, not every
+    // browser would run it.
+    const mono = { channelCount: 1, channelCountMode: "explicit" };
+    this.#worklet = new AudioWorkletNode(context, "capture", mono);
     this.#worklet.connect(context.destination);
   }
 

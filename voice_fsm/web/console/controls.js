@@ -12,6 +12,7 @@ const $ = (id) => document.getElementById(id);
 export class Controls extends EventTarget {
   #sound;
   #toasts;
+  #isOpen = false;
 
   /**
    * @param {import("./sound.js").Sound} sound
@@ -46,6 +47,7 @@ export class Controls extends EventTarget {
    * @param {{isOpen: boolean, state: string | null}} session
    */
   refresh({ isOpen, state }) {
+    this.#isOpen = isOpen;
     const isBusy = BUSY_STATES.has(state) || this.#sound.player?.isSounding;
     for (const id of ["prompt", "send", "commit"]) $(id).disabled = !isOpen;
     $("mic").disabled = !isOpen || !this.#sound.microphone;
@@ -67,13 +69,21 @@ export class Controls extends EventTarget {
       microphone.stop();
       this.#emit("unheard");
     } else {
-      try {
-        await microphone.start();
-      } catch (error) {
-        this.#toasts.show("microphone", MICROPHONE_HINTS[error.name] ?? error.message);
-      }
+      await this.#startMicrophone(microphone);
     }
     this.#showMicrophone();
+  }
+
+  /** The user may take long to allow it: meanwhile one must not ask again, and the session may end. */
+  async #startMicrophone(microphone) {
+    $("mic").disabled = true;
+    try {
+      await microphone.start();
+      if (!this.#isOpen) microphone.stop();
+    } catch (error) {
+      this.#toasts.show("microphone", MICROPHONE_HINTS[error.name] ?? error.message);
+    }
+    $("mic").disabled = !this.#isOpen;
   }
 
   #toggleMute() {

@@ -14,8 +14,8 @@ const PLACES = {
 };
 
 /**
- * The ways, by hand, and where their labels stand (x, y, anchor, names in a line). What is not listed here (a state or a way that was added
- * to the machine) is drawn straight and without a label.
+ * The ways, by hand, and where their labels stand (x, y, anchor, names in a line). What is not listed here
+ * (a state or a way that was added to the machine) is drawn straight and without a label.
  */
 const ROUTES = {
   "unconfigured>listening": { path: "M116 55V141", label: [108, 102, "end"] },
@@ -27,10 +27,10 @@ const ROUTES = {
   "listening>listening": { path: "M58 154C22 144 22 188 56 176" },
   "thinking>thinking": { path: "M276 143C268 108 320 108 313 141" },
   "speaking>speaking": { path: "M530 154C566 144 566 188 532 176" },
-  "unconfigured>closed": { path: "M58 36C-24 46 -24 310 234 311" },
-  "listening>closed": { path: "M134 185C150 236 196 278 248 289" },
-  "thinking>closed": { path: "M294 185V287" },
-  "speaking>closed": { path: "M454 185C438 236 392 278 340 289" },
+  "unconfigured>closed": { path: "M58 36C-24 46 -24 310 229 311" },
+  "listening>closed": { path: "M134 185C150 236 194 274 246 283" },
+  "thinking>closed": { path: "M294 185V283" },
+  "speaking>closed": { path: "M454 185C438 236 394 274 342 283" },
 };
 
 const MOST_LABEL_LINES = 2;

@@ -33,7 +33,13 @@ export class EventLog {
   #latest = 0;
   #shared = new Map();
 
-  /** @param {{list: HTMLElement, count: HTMLElement, direction: HTMLSelectElement, filter: HTMLInputElement}} elements */
+  /**
+   * @param {object} elements
+   * @param {HTMLElement} elements.list
+   * @param {HTMLElement} elements.count
+   * @param {HTMLSelectElement} elements.direction
+   * @param {HTMLInputElement} elements.filter
+   */
   constructor({ list, count, direction, filter }) {
     this.#list = list;
     this.#count = count;

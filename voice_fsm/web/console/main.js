@@ -127,7 +127,7 @@ const reactions = {
   "session.configured": ({ session_id }) => {
     probe.sessionId = session_id;
     if (probe.state === "unconfigured") showState("listening");
-    transcript.note(`Session ${session_id}`);
+    transcript.note(`Connected as ${session_id}`);
   },
   "session.closing": ({ reason }) => transcript.note(`The server is closing: ${reason}`),
   "state.changed": (change) => {

@@ -38,8 +38,12 @@ export class Sound extends EventTarget {
     this.microphone = new Microphone(context);
     for (const [part, types] of Object.entries(FORWARDED)) {
       for (const type of types) {
-        this[part].addEventListener(type, ({ detail }) => this.dispatchEvent(new CustomEvent(type, { detail })));
+        this[part].addEventListener(type, (event) => this.#forward(event));
       }
     }
+  }
+
+  #forward({ type, detail }) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
