@@ -27,6 +27,8 @@ from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText, TtsProvider
 
 log = structlog.get_logger()
 
+MAX_DELTA_CHARS = 4000
+"""Text is cut into sentences at 2 to 5 µs a character; more at once would hold up the other sessions."""
 MAX_PIECES = 256
 """Pieces of text that may wait to be spoken: text is small, and the chat call shall end when it can."""
 
@@ -117,9 +119,11 @@ class TurnTask:
                                 self._waiting.cancel()
                                 self.step(ReplyStarted(at_s=trio.current_time(), turn_id=self.turn_id))
                             texts.append(text)
-                            await self.outgoing.put_output(TextDelta(self.turn_id, text))
-                            for piece in splitter.feed(text):
-                                await pieces.send(piece)
+                            for start_at in range(0, len(text), MAX_DELTA_CHARS):
+                                delta = text[start_at : start_at + MAX_DELTA_CHARS]
+                                await self.outgoing.put_output(TextDelta(self.turn_id, delta))
+                                for piece in splitter.feed(delta):
+                                    await pieces.send(piece)
                         case ReplyMetadata(data):
                             metadata.update(data)
             self._waiting.cancel()
