@@ -309,8 +309,18 @@ def test_readme_leads_to_what_is_there() -> None:
     for extra in ",".join(extras).split(","):
         assert extra in project["optional-dependencies"]
     assert "voice-fsm" in project["scripts"]
+    page = (ROOT / "voice_fsm/web/console/index.html").read_text(encoding="utf-8")
+    for label in re.findall(r"(?:press|then) \*([^*]+)\*", text):
+        assert f">{label}</button>" in page, label
     assert ".ci/test" in text
     assert os.access(ROOT / ".ci/test", os.X_OK)
+
+
+def test_docstrings_name_pages_that_exist() -> None:
+    """The code sends its reader to no page that is not there."""
+    for path in (ROOT / "voice_fsm").rglob("*.py"):
+        for name in re.findall(r"docs/[\w-]+\.md", path.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), (path.name, name)
 
 
 # --- links ------------------------------------------------------------------------------------------

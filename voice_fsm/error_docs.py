@@ -39,6 +39,9 @@ The code is `{upstream}_{fault}`. What follows depends on the upstream:
 - `stt_…`: the server tried for `STT_GIVE_UP_S` seconds to have a link again, or saw that trying would not
   help. Speech is not heard until the next `session.configure` or `session.update`, which tries afresh. Text
   prompts are answered meanwhile, and a reply that is being spoken goes on.
+
+An upstream that has failed five times in a row is left alone for 10 s. Whoever needs it meanwhile is told at
+once, with the code of its last failure.
 """
 
 _SESSION: Final = """\

@@ -90,7 +90,7 @@ PROVIDER_FAULTS: Final[dict[ProviderFault, tuple[bool, str]]] = {
     ProviderFault.TRUNCATED: (True, "The answer broke off before its end."),
     ProviderFault.BAD_RESPONSE: (True, "The answer could not be understood."),
     ProviderFault.SERVER_ERROR: (True, "The upstream reported a fault of its own."),
-    ProviderFault.OVERLOADED: (True, "It has no capacity left, or failed so often that it is left alone."),
+    ProviderFault.OVERLOADED: (True, "The upstream, or this machine's engine, has no capacity left."),
     ProviderFault.RATE_LIMITED: (True, "Too many requests."),
     ProviderFault.QUOTA_EXCEEDED: (False, "The account's quota is used up."),
     ProviderFault.AUTH_FAILED: (False, "The upstream refused the credentials."),

@@ -1,6 +1,6 @@
 """The messages of ``/v1/voice/ws``, and what they do to a session's options.
 
-What is told of each field's meaning here is what differs from its name; docs/wire.md tells the protocol.
+What is told of each field's meaning here is what differs from its name; docs/frontend.md tells the protocol.
 """
 
 import struct
