@@ -163,9 +163,14 @@ class ScriptedTts:
         self.open_streams = 0
         self.most_open = 0
         self.spoken: list[str] = []
+        self.prewarmed = 0
 
     def check(self, options: TtsOptions) -> None:
         """Everything goes."""
+
+    def prewarm(self, options: TtsOptions) -> None:
+        """Count."""
+        self.prewarmed += 1
 
     @asynccontextmanager
     async def speak(

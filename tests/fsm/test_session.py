@@ -21,6 +21,7 @@ from voice_fsm.fsm.effects import (
     EnsureStt,
     ErrorTold,
     PartialHeard,
+    PrepareVoice,
     ReplyTold,
     StartTurn,
     StateChanged,
@@ -165,7 +166,7 @@ def names(effects: tuple[Effect, ...]) -> list[type[object]]:
 def test_the_order_of_an_interruption() -> None:
     """Cancel, end of audio, interrupted, done: in this order."""
     effects = at("speaking").receive(make_events()[ev.Partial])
-    assert names(effects) == [PartialHeard, CancelTurn, AudioEnded, TurnInterrupted, TurnEnded]
+    assert names(effects)[1:] == [PartialHeard, CancelTurn, AudioEnded, TurnInterrupted, TurnEnded]
     assert isinstance(effects[-1], StateChanged)
 
 
@@ -251,6 +252,15 @@ def test_speech_interrupts_once_it_has_lasted_long_enough() -> None:
     assert session.state == "speaking"
     session.receive(ev.Partial(at_s=0.8, text="a b c"))
     assert session.state == "listening"
+
+
+def test_the_voice_is_prepared_when_the_user_begins_to_speak() -> None:
+    """Once an utterance, not once a partial."""
+    session = at("listening")
+    assert session.receive(ev.Partial(at_s=1, text="a"))[0] == PrepareVoice(OPTIONS.tts)
+    assert names(session.receive(ev.Partial(at_s=1, text="a b"))) == [PartialHeard]
+    session.receive(ev.Committed(at_s=1, text=""))
+    assert session.receive(ev.Partial(at_s=2, text="c"))[0] == PrepareVoice(OPTIONS.tts)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import attrs
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.history import Exchange
-from voice_fsm.fsm.options import SessionOptions, SttOptions
+from voice_fsm.fsm.options import SessionOptions, SttOptions, TtsOptions
 
 Outcome = Literal["completed", "interrupted", "cancelled", "failed"]
 InterruptReason = Literal["speech", "prompt", "client", "configure", "closing"]
@@ -26,6 +26,13 @@ class EnsureStt:
     """Have a link to the recogniser with these options; one that is up with the same options stays."""
 
     options: SttOptions
+
+
+@attrs.frozen
+class PrepareVoice:
+    """The user has begun to speak: a reply will be spoken soon."""
+
+    options: TtsOptions
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +60,7 @@ class CloseSession:
     close_code: int
 
 
-Command = EnsureStt | StartTurn | CancelTurn | CloseSession
+Command = EnsureStt | PrepareVoice | StartTurn | CancelTurn | CloseSession
 
 
 # --- notices ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from voice_fsm.fsm.effects import (
     EnsureStt,
     ErrorTold,
     PartialHeard,
+    PrepareVoice,
     ReplyTold,
     SttStarted,
     UtteranceCommitted,
@@ -201,6 +202,7 @@ class Session:
             return
         if facts.speech_since_s is None:
             facts.speech_since_s = event.at_s
+            self._emit(PrepareVoice(facts.options.tts))
         facts.quiet_since_s = event.at_s
         self._emit(PartialHeard(event.text))
         if facts.state == "speaking":

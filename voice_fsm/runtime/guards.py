@@ -64,6 +64,7 @@ class GuardedTts:
     def __init__(self, provider: TtsProvider, breaker: Breaker | None = None) -> None:
         self.name = provider.name
         self.check = provider.check
+        self.prewarm = provider.prewarm
         self._provider = provider
         self._breaker = breaker or Breaker(Upstream.TTS)
 
@@ -113,6 +114,7 @@ class FallbackTts:
     def __init__(self, first: TtsProvider, second: TtsProvider) -> None:
         self.name = first.name
         self.check = first.check
+        self.prewarm = first.prewarm
         self._first = first
         self._second = second
 

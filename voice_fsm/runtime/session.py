@@ -21,6 +21,7 @@ from voice_fsm.fsm.effects import (
     Effect,
     EnsureStt,
     Notice,
+    PrepareVoice,
     StartTurn,
 )
 from voice_fsm.fsm.events import Abort, AnyEvent, AudioSent, BadInput, Configure, Disconnect, Drain, Tick
@@ -190,6 +191,8 @@ class VoiceSession:
         match effect:
             case EnsureStt(options):
                 self._hearing.ensure(options)
+            case PrepareVoice(options):
+                self._services.tts.prewarm(options)
             case StartTurn():
                 self._start_turn(effect)
             case CancelTurn(turn_id):

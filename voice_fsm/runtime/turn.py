@@ -41,6 +41,33 @@ class SlowReply:
     text: str
 
 
+class Words:
+    """Characters and their times, grouped into words with the space that follows; frames cut anywhere."""
+
+    def __init__(self) -> None:
+        self._word = ""
+        self._start_ms = 0.0
+        self._end_ms = 0.0
+
+    def feed(self, alignment: Alignment) -> tuple[SpokenSpan, ...]:
+        """The words that are complete now."""
+        spans: list[SpokenSpan] = []
+        times = zip(alignment.chars, alignment.starts_ms, alignment.ends_ms, strict=True)
+        for char, start_ms, self._end_ms in times:
+            if not self._word:
+                self._start_ms = start_ms
+            self._word += char
+            if char.isspace():
+                spans += self.finish()
+        return tuple(spans)
+
+    def finish(self) -> tuple[SpokenSpan, ...]:
+        """The word that ends here, if one has begun."""
+        span = SpokenSpan(self._word, self._start_ms, self._end_ms)
+        self._word = ""
+        return (span,) if span.text else ()
+
+
 @attrs.define
 class TurnTask:
     """The work of one turn, all of it inside `scope`."""
@@ -57,6 +84,7 @@ class TurnTask:
     _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """For the first text of the reply."""
     _audio_ms: float = 0.0
+    _words: Words = attrs.field(factory=Words)
 
     @property
     def turn_id(self) -> int:
@@ -151,8 +179,9 @@ class TurnTask:
                     case SpokenText(text):
                         self._aligned((SpokenSpan(text, self._audio_ms),))
                     case Alignment():
-                        self._aligned(words_of(item))
+                        self._aligned(self._words.feed(item))
                         await self.outgoing.put_output(SpeechTiming(self.turn_id, item))
+        self._aligned(self._words.finish())
 
     async def _send_audio(self, data: bytes) -> None:
         if not self._audio_ms:
@@ -162,7 +191,8 @@ class TurnTask:
         await self.outgoing.put_output(AudioChunk(self.turn_id, output_format, data))
 
     def _aligned(self, spans: tuple[SpokenSpan, ...]) -> None:
-        self.step(SpeechAligned(at_s=trio.current_time(), turn_id=self.turn_id, spans=spans))
+        if spans:
+            self.step(SpeechAligned(at_s=trio.current_time(), turn_id=self.turn_id, spans=spans))
 
     def _fail(self, error: VoiceError) -> None:
         upstream = (
@@ -180,19 +210,3 @@ class TurnTask:
                 retryable=error.retryable,
             )
         )
-
-
-def words_of(alignment: Alignment) -> tuple[SpokenSpan, ...]:
-    """Characters grouped into words, each with the space that follows it."""
-    spans: list[SpokenSpan] = []
-    word, start_ms = "", 0.0
-    for char, begin_ms, end_ms in zip(alignment.chars, alignment.starts_ms, alignment.ends_ms, strict=True):
-        if not word:
-            start_ms = begin_ms
-        word += char
-        if char.isspace():
-            spans.append(SpokenSpan(word, start_ms, end_ms))
-            word = ""
-    if word:
-        spans.append(SpokenSpan(word, start_ms, alignment.ends_ms[-1]))
-    return tuple(spans)

@@ -51,6 +51,9 @@ class TtsProvider(Protocol):
             ClientError: e.g. ``unsupported_format``, with ``field`` such as ``tts.output_format``.
         """
 
+    def prewarm(self, options: TtsOptions) -> None:
+        """A reply with these options will be spoken soon: connect ahead, if that is worth while."""
+
     def speak(
         self, pieces: AsyncIterable[str], options: TtsOptions
     ) -> AbstractAsyncContextManager[AsyncIterator[Speech]]:

@@ -84,6 +84,9 @@ class LocalTts:
         self._voice(options)
         self._speed(options)
 
+    def prewarm(self, options: TtsOptions) -> None:
+        """See `TtsProvider.prewarm`. The engine is loaded already."""
+
     @trio.as_safe_channel
     async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech]:
         """See `TtsProvider.speak`."""
