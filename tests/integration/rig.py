@@ -16,7 +16,7 @@ from tests.fakes.openai_chat import DONE, STOP, OpenAiHost, said
 from tests.fakes.scripted import RecordingDoor
 from tests.promises import check_promises
 from voice_fsm.config import Settings, load_settings
-from voice_fsm.fsm.effects import TurnEnded
+from voice_fsm.fsm.effects import TurnEnded, TurnStarted
 from voice_fsm.fsm.events import TextPrompt
 from voice_fsm.runtime import services as wiring
 from voice_fsm.runtime.outgoing import Item
@@ -164,6 +164,7 @@ class Client(RecordingDoor):
     def __init__(self, act: Callable[["Client", VoiceSession], Awaitable[None]]) -> None:
         super().__init__(lambda session: act(self, session))
         self._told = trio.Event()
+        self._asked = 0
 
     async def tell(self, item: Item) -> None:
         await super().tell(item)
@@ -178,17 +179,19 @@ class Client(RecordingDoor):
         """When it was told so, in seconds."""
         return [at for at, item in self.items if isinstance(item, kind)]
 
-    async def until(self, kind: type[T], count: int = 1) -> T:
+    async def until(self, kind: type[T], count: int = 1, *, where: Callable[[T], bool] = lambda _: True) -> T:
         """Wait until it was told so many of this kind; gives the last of them."""
-        while len(found := self.all(kind)) < count:
+        while len(found := [item for item in self.all(kind) if where(item)]) < count:
             await self._told.wait()
         return found[count - 1]
 
-    async def ask(self, session: VoiceSession, text: str = "How are you?") -> TurnEnded:
-        """Type a question, and wait for the turn to be over."""
-        turns = len(self.all(TurnEnded))
+    async def ask(self, session: VoiceSession) -> TurnEnded:
+        """Type a question, and wait for its turn to be over."""
+        self._asked += 1
+        text = f"Question {self._asked}"
         session.step(TextPrompt(at_s=trio.current_time(), text=text))
-        return await self.until(TurnEnded, turns + 1)
+        turn = await self.until(TurnStarted, where=lambda item: item.text == text)
+        return await self.until(TurnEnded, where=lambda item: item.turn_id == turn.turn_id)
 
 
 async def converse(
