@@ -34,7 +34,8 @@ class LevelEngine:
     transcribed_s: list[float] = attrs.field(factory=list)
     cost_s: float = 0.0
     now_s: float = 0.0
-    says: str | None = None
+    says: list[str] = attrs.field(factory=list)
+    """Texts to give instead, the last one for ever."""
 
     def find_speech(self, samples: Samples, threshold: float) -> npt.NDArray[np.bool_]:
         hops = samples[: len(samples) // HOP * HOP].reshape(-1, HOP)
@@ -44,8 +45,8 @@ class LevelEngine:
     def transcribe(self, samples: Samples) -> str:
         self.transcribed_s.append(len(samples) / SAMPLE_RATE_HZ)
         self.now_s += self.cost_s
-        if self.says is not None:
-            return self.says
+        if self.says:
+            return self.says.pop(0) if len(self.says) > 1 else self.says[0]
         levels = np.round(samples.reshape(-1, HOP).mean(axis=1) * 10).astype(int)
         return " ".join(WORDS[level] for level, _ in itertools.groupby(levels) if level) or "you"
 
@@ -132,7 +133,7 @@ def test_the_threshold_is_the_sessions() -> None:
 @pytest.mark.parametrize("text", ["", "♪♪♪♪", " ... "])
 def test_noise_without_words_is_not_committed(text: str) -> None:
     """When the detector was wrong and the recogniser finds no word, nobody hears of it."""
-    listener, heard = listen(sound((1, 1.0), (0, 2.0)), engine=LevelEngine(says=text))
+    listener, heard = listen(sound((1, 1.0), (0, 2.0)), engine=LevelEngine(says=[text]))
     assert heard == []
     assert listener.commit() == CommittedTranscript("")
 
@@ -144,6 +145,18 @@ def test_partials_grow_with_the_utterance() -> None:
     assert texts[0] == "one"
     assert texts[-1] == "one two three"
     assert all(a != b for a, b in itertools.pairwise(texts))
+
+
+def test_a_text_that_is_taken_back_makes_no_blank_partial() -> None:
+    """A recogniser may change its mind to nothing; then there is nothing to say, or to commit."""
+    _, heard = listen(sound((1, 1.5), (0, 2.0)), engine=LevelEngine(says=["one", ""]))
+    assert heard == [PartialTranscript("one")]
+
+
+def test_the_same_words_again_are_a_new_utterance() -> None:
+    """Who says a thing twice gets its partials twice."""
+    _, heard = listen(sound((1, 0.5), (0, 1.0), (1, 0.5), (0, 1.0)))
+    assert heard == [PartialTranscript("one"), CommittedTranscript("one")] * 2
 
 
 def test_the_first_partial_is_early() -> None:

@@ -87,7 +87,7 @@ def moonshine() -> Iterator[Moonshine]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that only a thread knows."""
     with trio.fail_after(30):
-        while not condition():  # noqa: ASYNC110  # threads set no trio.Event
+        while not condition():  # threads set no trio.Event
             await trio.sleep(0.001)
 
 
@@ -474,6 +474,23 @@ async def test_cancelling_a_reader_loses_no_audio(scripted: ScriptedEngine) -> N
             while not isinstance(transcript := await link.__anext__(), CommittedTranscript):
                 pass
     assert transcript.text == f"{3 * SAMPLE_RATE_HZ // HOP} hops"
+
+
+@pytest.mark.parametrize("checkpoints", range(6))
+async def test_no_audio_is_lost_wherever_a_cancel_strikes(scripted: ScriptedEngine, checkpoints: int) -> None:
+    """Also between a reader's getting its turn and the beginning of its step."""
+    async with provider(scripted).connect(SttOptions(commit_strategy="manual")) as link:
+        await link.send(LOUD_SECOND)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, link)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        await link.commit()
+        with trio.fail_after(10):
+            while not isinstance(transcript := await link.__anext__(), CommittedTranscript):
+                pass
+    assert transcript.text == f"{SAMPLE_RATE_HZ // HOP} hops"
 
 
 async def test_cancelling_during_a_step_waits_for_its_end(scripted: ScriptedEngine) -> None:

@@ -12,6 +12,8 @@ import pytest
 import soxr
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fakes.recordings import word_error_rate
 from voice_fsm.audio import AudioFormat, ulaw_decode
@@ -21,6 +23,7 @@ from voice_fsm.stt.listener import Listener, ListeningRules
 from voice_fsm.stt.moonshine import Moonshine
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider
 from voice_fsm.tts.engine import EngineError
+from voice_fsm.tts.espeak import parts
 from voice_fsm.tts.local import CHUNK_MS, FIRST_CHUNK_MS, LocalTts, cut, open_local_tts, speakable
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -242,11 +245,27 @@ async def test_each_piece_is_announced_before_its_audio() -> None:
 async def test_chunks_start_small_and_stay_bounded(scripted: ScriptedEngine) -> None:
     """The first is on its way soon, none is large, none empty, and none of the sound is lost."""
     speech = await say(provider(scripted), "one", "two")
-    sizes = [len(part.data) for part in speech if isinstance(part, SpeechAudio)]
-    assert sizes[0] == 24 * FIRST_CHUNK_MS * 2
-    assert max(sizes) == 24 * CHUNK_MS * 2
-    assert min(sizes) > 0
+    sizes_ms = [len(part.data) / 48 for part in speech if isinstance(part, SpeechAudio)]
+    assert sizes_ms == [
+        FIRST_CHUNK_MS,
+        *[CHUNK_MS] * 4,
+        1000 - FIRST_CHUNK_MS - 4 * CHUNK_MS,
+        *[CHUNK_MS] * 5,
+    ]
     assert audio(speech) == b"\x10\x20" * 48000
+
+
+@pytest.mark.parametrize("name", ["pcm_16000", "pcm_44100", "ulaw_8000"])
+async def test_the_end_of_a_reply_is_not_swallowed(scripted: ScriptedEngine, name: str) -> None:
+    """What the resampler held back comes at the end, to the sample."""
+    speech = await say(provider(scripted), "one", "two", options=options(output_format=name))
+    assert duration_s(speech, name) == pytest.approx(2.0, abs=0.0002)
+
+
+async def test_the_end_of_an_mp3_is_not_swallowed(scripted: ScriptedEngine) -> None:
+    """What the encoder held back comes at the end, in whole frames of 26 ms."""
+    speech = await say(provider(scripted), "one", options=options(output_format="mp3_44100_128"))
+    assert 1.0 <= duration_s(speech, "mp3_44100_128") < 1.1
 
 
 def test_a_cut_keeps_whole_samples() -> None:
@@ -281,12 +300,26 @@ async def test_a_long_piece_streams_in_parts() -> None:
                 assert isinstance(await speech.__anext__(), SpeechAudio)
 
 
+@given(st.text("ab .,\n", max_size=2000))
+def test_parts_add_up_to_the_text(text: str) -> None:
+    """None is long, none is blank, and nothing but space is lost between them."""
+    cut_up = list(parts(text))
+    assert "".join("".join(cut_up).split()) == "".join(text.split())
+    assert all(0 < len(part) <= 300 for part in cut_up)
+
+
+def test_parts_end_where_a_reader_would_pause() -> None:
+    """At punctuation rather than at a space, at a space rather than within a word."""
+    sentences = "A sentence of some length, with a comma in it. " * 10
+    assert [part[-1] for part in parts(sentences)] == ["."] * 2
+    assert all(set(part.split()) == {"word"} for part in parts("word " * 200))
+
+
 async def test_no_word_is_lost_where_a_long_piece_is_parted() -> None:
     """Parts add up to the text, with or without punctuation or spaces to part at."""
     async with open_local_tts() as tts:
         single = duration_s(await say(tts, SENTENCE))
         assert duration_s(await say(tts, f"{SENTENCE} " * 20)) == pytest.approx(single * 20, rel=0.15)
-        assert duration_s(await say(tts, "word " * 200)) > 40
 
 
 @pytest.mark.parametrize(
@@ -439,15 +472,39 @@ async def test_closing_waits_for_a_piece_that_was_left(monkeypatch: pytest.Monke
     """No thread is left in the engine when the provider has gone."""
     engine = ScriptedEngine()
     monkeypatch.setattr("voice_fsm.tts.local.Espeak.load", lambda: engine)
+    closed = trio.Event()
+
+    async def finish_the_piece() -> None:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not closed.is_set()
+        engine.gate.set()
+
     with trio.fail_after(5):
-        async with trio.open_nursery() as opener, open_local_tts() as tts:
+        async with trio.open_nursery() as finisher, open_local_tts() as tts:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(say, tts, SENTENCE)
                 while not engine.inside:  # threads set no trio.Event
                     await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
-            opener.start_soon(trio.to_thread.run_sync, engine.gate.set)
-        assert engine.inside == 0
+            finisher.start_soon(finish_the_piece)
+        closed.set()
+    assert engine.inside == 0
+
+
+async def test_two_providers_share_the_one_library() -> None:
+    """The library is one for the process: voices of two providers don't mix either."""
+    async with open_local_tts(voice="en-us") as english, open_local_tts(voice="de") as german:
+        alone = [duration_s(await say(tts, SENTENCE)) for tts in (english, german)]
+        durations: list[tuple[int, float]] = []
+
+        async def one(which: int) -> None:
+            durations.append((which, duration_s(await say((english, german)[which], SENTENCE))))
+
+        async with trio.open_nursery() as nursery:
+            for index in range(60):
+                nursery.start_soon(one, index % 2)
+    for which, duration in durations:
+        assert duration == pytest.approx(alone[which], rel=0.03)
 
 
 async def test_many_replies_leave_no_threads_behind() -> None:

@@ -117,8 +117,8 @@ class Espeak:
     def synthesize(self, text: str, voice: str, speed: float) -> Iterator[bytes]:
         """Say ``text``, in parts of at most 300 characters."""
         words_per_minute = round(float(np.interp(speed, _SPEEDS, _WORDS_PER_MINUTE)))
-        for part in _PART.findall(text):
-            yield self._say(part.strip(), voice, words_per_minute)
+        for part in parts(text):
+            yield self._say(part, voice, words_per_minute)
 
     def _say(self, text: str, voice: str, words_per_minute: int) -> bytes:
         sound = bytearray()
@@ -140,6 +140,11 @@ class Espeak:
                 self._library.espeak_Synth(data, len(data) + 1, 0, _POSITION_CHARACTER, 0, flags, None, None)
             )
         return bytes(sound)
+
+
+def parts(text: str) -> Iterator[str]:
+    """Cut ``text`` where its punctuation or its spaces allow, so that no part is said for long."""
+    return filter(None, map(str.strip, _PART.findall(text)))
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
