@@ -41,7 +41,7 @@ async def hear(fake: FakeElevenLabsStt, script: Script, **options: Any) -> Heard
             connection.on(event, lambda data=None, name=event.value: heard.append((name, data)))
         connection.on(RealtimeEvents.CLOSE, lambda _: closed.set())
         await script(connection)
-        await asyncio.wait_for(closed.wait(), 20)
+        await asyncio.wait_for(closed.wait(), 60)
 
     async with serve(fake.handle) as base_url:
         await trio.to_thread.run_sync(asyncio.run, converse(base_url))
@@ -98,7 +98,7 @@ async def test_the_official_client_hears_the_start() -> None:
         await connection.commit()
         committed = asyncio.Event()
         connection.on(RealtimeEvents.COMMITTED_TRANSCRIPT, lambda _: committed.set())
-        await asyncio.wait_for(committed.wait(), 20)
+        await asyncio.wait_for(committed.wait(), 60)
         await connection.close()
 
     heard = await hear(fake, script, commit_strategy=CommitStrategy.VAD)

@@ -979,7 +979,7 @@ STEPS = st.lists(
 
 
 @hypothesis.given(steps=STEPS, rate_hz=st.sampled_from([8000, 16000, 22050, 44100]))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 def test_every_commit_is_answered_and_no_session_is_lost(steps: Iterable[Step], rate_hz: int) -> None:
     """Whatever is said, committed and waited for: as many answers as commits, never a commit too short."""
     fake = FakeElevenLabsStt(echo=True, echo_delay_s=0.02, commit_delay_s=0.2)

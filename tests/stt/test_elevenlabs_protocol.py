@@ -30,6 +30,7 @@ from voice_fsm.stt.elevenlabs_protocol import (
     commit=st.booleans(),
     text=st.text(min_size=1),
 )
+@hypothesis.settings(deadline=None)
 def test_a_chunk_is_json(audio: bytes, rate_hz: int, commit: bool, text: str) -> None:
     """Although it is not written by JSON's encoder."""
     assert json.loads(encode_chunk(audio, rate_hz, commit=commit, previous_text=text)) == {
@@ -98,6 +99,7 @@ def test_an_answer_is_awaited_until_it_comes() -> None:
 @hypothesis.given(
     pieces=st.lists(st.tuples(st.booleans(), st.integers(1, 5000)), max_size=20), offset=st.integers(0, 100)
 )
+@hypothesis.settings(deadline=None)
 def test_the_callers_time_leaves_our_silence_out(pieces: list[tuple[bool, int]], offset: int) -> None:
     """A word after any mix of audio and silence is where it is in the audio alone."""
     timeline = Timeline(bytes_per_second=1000)
