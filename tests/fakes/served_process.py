@@ -25,17 +25,6 @@ def create_obedient(draining: trio.Event) -> ASGIApp:
     return with_lifespan(websocket, _tell_pid)
 
 
-def create_stubborn(_: trio.Event) -> ASGIApp:
-    """Hold on to each client, and send without end."""
-
-    async def websocket(_: Scope, receive: Receive, send: Send) -> None:
-        await accept(receive, send)
-        while True:
-            await send({"type": "websocket.send", "bytes": bytes(65_536)})
-
-    return with_lifespan(websocket, _tell_pid)
-
-
 def create_broken(_: trio.Event) -> ASGIApp:
     """Do not even start."""
     sys.exit(3)

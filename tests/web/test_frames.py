@@ -4,7 +4,7 @@ import os
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
@@ -61,6 +61,7 @@ def as_received(event: Event) -> Received:
     return Received(PING, bytes(event.payload))
 
 
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(st.lists(st.one_of(text, binary, ping), max_size=5), st.data())
 def test_what_a_client_wrote_is_read_however_it_is_cut(messages: list[Event], data: st.DataObject) -> None:
     """Whole or in fragments, with pings between, in pieces of any size: the same messages come out."""

@@ -1,5 +1,7 @@
 """The server's beginning and its end."""
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,11 +12,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fakes.asgi import RawWebSocket, Served, accept, echo, serving, upgrade_request, with_lifespan
 from voice_fsm.web.frames import CLOSE
-from voice_fsm.web.serve import ServeConfig, serve
+from voice_fsm.web.serve import ServeConfig, serve, serve_until_signal
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -106,6 +108,22 @@ async def test_an_idle_server_stops_at_once() -> None:
         assert await stop(served) < 10
         assert await client.read_to_end() == b""
         assert await fresh.receive_some() == b""
+
+
+async def test_an_order_that_came_first_is_obeyed() -> None:
+    """A server told to stop before it began starts its app and ends it."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        events.append("started")
+        yield
+        events.append("ended")
+
+    with trio.fail_after(10):
+        stop_now = trio.lowlevel.checkpoint
+        await serve(Starlette(lifespan=lifespan), ServeConfig(port=0), shutdown_trigger=stop_now)
+    assert events == ["started", "ended"]
 
 
 async def test_no_client_gets_in_while_the_server_drains() -> None:
@@ -206,3 +224,48 @@ async def test_a_server_that_is_cancelled_ends_at_once() -> None:
         await trio.testing.wait_all_tasks_blocked(0.05)
         began_s = trio.current_time()
     assert trio.current_time() - began_s < 10
+
+
+# --- signals ----------------------------------------------------------------------------------------
+
+
+async def test_a_signal_drains_and_a_second_one_ends_at_once() -> None:
+    """The first tells the sessions; the second waits for nobody, not even a client that reads nothing."""
+    told = trio.Event()
+
+    def create_app(draining: trio.Event) -> ASGIApp:
+        async def websocket(_: Scope, receive: Receive, send: Send) -> None:
+            await accept(receive, send)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pour, send)
+                await draining.wait()
+                told.set()
+
+        return with_lifespan(websocket)
+
+    async def pour(send: Send) -> None:
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(65_536)})
+
+    config = ServeConfig(port=0, drain_s=60, tcp_user_timeout_s=60, shutdown_s=60)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            urls: list[str] = await nursery.start(serve_until_signal, create_app, config)
+            async with await trio.open_tcp_stream("127.0.0.1", int(urls[0].rpartition(":")[2])) as stream:
+                await stream.send_all(upgrade_request())
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                os.kill(os.getpid(), signal.SIGTERM)
+                await told.wait()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert nursery.child_tasks, "the first signal ended it"
+                os.kill(os.getpid(), signal.SIGINT)
+                while nursery.child_tasks:
+                    await trio.sleep(0.01)
+
+
+async def test_one_signal_is_enough_for_an_idle_server() -> None:
+    """It ends by itself once the last connection has gone."""
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_until_signal, lambda _: with_lifespan(), ServeConfig(port=0))
+            os.kill(os.getpid(), signal.SIGTERM)

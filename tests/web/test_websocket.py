@@ -178,6 +178,23 @@ async def test_an_app_may_refuse_by_a_response() -> None:
         assert response.endswith(b"\r\n\r\nlater")
 
 
+async def test_a_refusal_may_come_in_pieces() -> None:
+    """The body of the response is sent as the app gives it."""
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 429, "headers": []})
+        for body in (b"too ", b"many"):
+            await send({"type": "websocket.http.response.body", "body": body, "more_body": True})
+        await send({"type": "websocket.http.response.body"})
+
+    async with serving(with_lifespan(app)) as served, await served.connect() as stream:
+        await stream.send_all(upgrade_request())
+        response = await RawWebSocket(stream).read_to_end()
+        assert response.startswith(b"HTTP/1.1 429 ")
+        assert response.endswith(b"\r\n4\r\ntoo \r\n4\r\nmany\r\n0\r\n\r\n")
+
+
 async def test_an_app_that_fails_before_it_answers_is_a_server_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -370,6 +387,23 @@ async def test_a_close_of_the_app_arrives_although_the_client_goes_on_sending() 
                 assert await client.read_frame() == (CLOSE, (1012).to_bytes(2, "big") + b"draining")
 
 
+async def test_an_app_may_go_on_after_its_close() -> None:
+    """Nothing follows the close on the wire, no ping either, and receiving tells of the end."""
+    told: list[Message] = []
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
+        await trio.sleep(0.1)
+        told.append(await receive())
+
+    async with serving(with_lifespan(app), ws_ping_interval_s=0.03) as served:
+        client = await served.open_websocket()
+        assert await client.read_frame() == (CLOSE, (4000).to_bytes(2, "big") + b"enough")
+        assert await client.read_to_end() == b""
+    assert told == [{"type": "websocket.disconnect", "code": 4000, "reason": "enough"}]
+
+
 async def test_an_app_that_returns_closes_normally() -> None:
     """1000, without it having said so."""
 
@@ -504,9 +538,12 @@ async def test_a_client_that_stops_reading_is_dropped_and_hurts_nobody() -> None
         await stalled.stream.aclose()
 
 
-async def test_a_send_that_cannot_be_finished_raises() -> None:
-    """What was not sent whole is not taken for sent."""
-    outcome: list[type[Exception]] = []
+@pytest.mark.parametrize("linux", [True, False])
+async def test_a_send_that_cannot_be_finished_raises(linux: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not sent whole is not taken for sent; nor on a system without TCP_USER_TIMEOUT."""
+    if not linux:
+        monkeypatch.delattr(trio.socket, "TCP_USER_TIMEOUT")
+    outcome: list[str] = []
     done = trio.Event()
 
     async def app(_: Scope, receive: Receive, send: Send) -> None:
@@ -514,14 +551,48 @@ async def test_a_send_that_cannot_be_finished_raises() -> None:
         try:
             await send({"type": "websocket.send", "bytes": bytes(8 * MIB)})
         except PeerGone:
-            outcome.append(PeerGone)
+            outcome.append("raised")
+        outcome.append((await receive())["type"])
         done.set()
 
     async with serving(with_lifespan(app), tcp_user_timeout_s=0.3) as served:
         await served.open_websocket(receive_buffer_bytes=4096)
         with trio.fail_after(10):
             await done.wait()
-    assert outcome == [PeerGone]
+    assert outcome == ["raised", "websocket.disconnect"]
+
+
+async def test_a_client_that_pings_and_does_not_read_is_dropped() -> None:
+    """Answers it does not take do not pile up either."""
+    app = Recorder()
+    async with serving(with_lifespan(app), tcp_user_timeout_s=0.3, send_buffer_bytes=16_384) as served:
+        client = await served.open_websocket(receive_buffer_bytes=4096)
+        pings = client_frame(PING, b"?" * 125) * 500
+        with trio.fail_after(10), suppress(trio.BrokenResourceError):
+            while True:
+                await client.stream.send_all(pings)
+        assert (await app.disconnect())["code"] == 1006
+
+
+async def test_tasks_that_send_at_the_same_time_take_turns() -> None:
+    """Frames of two senders do not mix, although each needs several writes."""
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        async def talk(letter: bytes) -> None:
+            for _turn in range(5):
+                await send({"type": "websocket.send", "bytes": letter * 60_000})
+
+        await accept(receive, send)
+        async with trio.open_nursery() as nursery:
+            for letter in (b"a", b"b"):
+                nursery.start_soon(talk, letter)
+
+    async with serving(with_lifespan(app), send_buffer_bytes=16_384) as served:
+        client = await served.open_websocket(receive_buffer_bytes=65_536)
+        frames = []
+        while (frame := await client.read_frame())[0] == BINARY:
+            frames.append(frame[1])
+    assert sorted(frames) == [b"a" * 60_000] * 5 + [b"b" * 60_000] * 5
 
 
 async def test_a_send_that_is_cancelled_leaves_frames_whole() -> None:

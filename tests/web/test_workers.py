@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -74,11 +75,13 @@ async def running(factory: str, **settings: float) -> AsyncIterator[Running]:
     """Run `tests.fakes.served_process`."""
     words = [f"{name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "tests.fakes.served_process", factory, *words]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=ROOT)
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    )
     assert process.stdout is not None
     async with process.stdout as stdout:
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 line = await stdout.receive_some()
             yield Running(process, int(line.rpartition(b":")[2]))
         finally:
@@ -111,31 +114,15 @@ async def refused(port: int) -> None:
             await stream.aclose()
 
 
-# --- one process ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_drains(number: signal.Signals) -> None:
-    """Ctrl-C or SIGTERM: sessions say goodbye, and the process ends with 0."""
-    async with running("create_obedient", drain_s=30) as server, websocket(server.port) as client:
-        await client.read_text()
-        server.process.send_signal(number)
-        assert await client.read_close() == 1012
-        await client.stream.aclose()
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_ctrl_c_drains(workers: int) -> None:
+    """The terminal sends it to all processes in the foreground; only the parent takes notice."""
+    async with running("create_obedient", workers=workers, drain_s=60) as server:
+        async with websocket(server.port) as client:
+            await client.read_text()
+            os.killpg(server.process.pid, signal.SIGINT)
+            assert await client.read_close() == 1012
         assert await server.end() < 10
-
-
-async def test_a_second_signal_ends_at_once() -> None:
-    """With a client that reads nothing, and all deadlines far off."""
-    settings = {"drain_s": 60, "tcp_user_timeout_s": 60, "shutdown_s": 60}
-    async with running("create_stubborn", **settings) as server, websocket(server.port):
-        server.process.terminate()
-        await refused(server.port)
-        server.process.terminate()
-        assert await server.end() < 10
-
-
-# --- several ----------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -216,6 +203,17 @@ async def test_workers_that_cannot_start_end_everything(caplog: pytest.LogCaptur
         await supervise(create_broken, config, first_delay_s=0.01, max_failures=2)
     assert caught.group_contains(WorkersFail, match="2 times in a row, with code 3")
     assert "a worker ended with code 3; the next starts in 0.0 s" in caplog.text
+
+
+async def test_a_signal_ends_the_wait_for_the_next_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    """A parent whose worker has just failed stops as readily as any other."""
+    config = ServeConfig(port=0, workers=1)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(supervise, create_broken, config, first_delay_s=1000))
+            while "the next starts in 1000.0 s" not in caplog.text:
+                await trio.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_the_number_of_workers_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,14 +69,16 @@ class Connection(TCPServer):
 
     async def run(self) -> None:
         """Serve the client; whatever goes wrong with it stays here."""
+        await self._confine(self._serve)
+        await self._confine(self._close)
+
+    async def _confine(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._serve()
+            await step()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has left
         except* Exception as group:  # noqa: BLE001  # whatever it is, it must not reach the other connections
             _log.warning("connection given up: %s", ", ".join(_describe(error) for error in _leaves(group)))
-        finally:
-            await self._close()
 
     def abort(self) -> None:
         """Close the socket under whatever is being done with it, a shielded send too."""
@@ -101,9 +103,8 @@ class Connection(TCPServer):
             await self.idle_task.restart(self._task_group, self._idle_timeout)
             request = await self._serve_http()
         if request is not None:
-            http = cast(
-                h11.Connection, self.protocol.connection
-            )  # the other kind wraps Hypercorn's WebSockets
+            # Its other type is the one that Hypercorn's own WebSockets use.
+            http = cast(h11.Connection, self.protocol.connection)
             websocket = AsgiWebSocket(
                 self.stream,
                 http,

@@ -44,19 +44,21 @@ _log: Final = logging.getLogger("hypercorn.error")
 
 @attrs.frozen
 class Stopping:
-    """The order to stop: once, to drain; twice, to cancel everything."""
+    """The orders to stop: to drain, then perhaps to stop at once."""
 
     everything: trio.CancelScope
     asked: trio.Event = attrs.field(factory=trio.Event)
+    """Set by either."""
 
-    def ask(self) -> None:
-        """Give the order, for the first time or the second."""
-        if self.asked.is_set():
-            _log.warning("stopping at once")
-            self.everything.cancel(reason="a second order to stop")
-        else:
-            _log.info("stopping")
-            self.asked.set()
+    def drain(self) -> None:
+        """Let conversations end; the same order again says nothing new."""
+        self.asked.set()
+
+    def at_once(self) -> None:
+        """Wait for nobody."""
+        _log.warning("stopping at once")
+        self.asked.set()
+        self.everything.cancel(reason="an order to stop at once")
 
 
 async def serve(
@@ -138,7 +140,10 @@ async def serve_until_signal(
 
 async def _obey(signals: AsyncIterable[int], stopping: Stopping) -> None:
     async for _ in signals:
-        stopping.ask()
+        if stopping.asked.is_set():
+            stopping.at_once()
+        else:
+            stopping.drain()
 
 
 class _Server:

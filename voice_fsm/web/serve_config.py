@@ -28,7 +28,7 @@ class ServeConfig:
     keep_alive_s: float = attrs.field(default=5.0, validator=gt(0))
     """How long a connection may take to send a whole request header, and to idle between two requests."""
     read_timeout_s: int = attrs.field(default=60, validator=gt(0))
-    """How long a client may be silent in the middle of an HTTP exchange."""
+    """How long a client may be silent in an HTTP exchange, also while it waits for the end of our answer."""
     ws_max_message_bytes: int = attrs.field(default=1 << 20, validator=gt(0))
     ws_ping_interval_s: float = attrs.field(default=20.0, validator=gt(0))
     """Between two pings to a WebSocket client; one that is silent from one ping to the next has gone."""

@@ -12,7 +12,7 @@ from typing import cast
 import trio
 
 from voice_fsm.web.serve import AppFactory, ServeConfig, Stopping, serve
-from voice_fsm.web.workers import JOB_LENGTH_BYTES, READY
+from voice_fsm.web.workers import JOB_LENGTH_BYTES, READY, STOP_AT_ONCE
 
 
 def main() -> None:
@@ -56,14 +56,15 @@ async def _serve(create_app: AppFactory, config: ServeConfig, link: socket.socke
 async def _obey_parent(parent: trio.SocketStream, stopping: Stopping) -> None:
     with suppress(trio.BrokenResourceError):
         async for orders in parent:
-            for _ in orders:
-                stopping.ask()
-    stopping.asked.set()  # there is no parent any more
+            if STOP_AT_ONCE in orders:
+                stopping.at_once()
+            stopping.drain()
+    stopping.drain()  # there is no parent any more
 
 
 async def _obey_signals(signals: AsyncIterable[int], stopping: Stopping) -> None:
     async for _ in signals:
-        stopping.asked.set()
+        stopping.drain()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ The parent holds the port without listening. Each worker binds to it as well and
 kernel spreads clients evenly over the workers, and none to one that is away. Of a socket that all inherit,
 the worker that wakes first would take most.
 
-A worker's standard input is a socket to its parent, on which it gets its job, then one byte for each order to
-stop; when it closes, the parent has died, and the worker stops too. Signals could not carry the orders: a
-service manager sends SIGTERM to the parent and the workers alike. So SIGTERM asks a worker to drain, however
-often it comes, and its parent starts another.
+A worker's standard input is a socket to its parent, on which it gets its job, then one byte for each order;
+when it closes, the parent has died, and the worker drains. Signals could not carry the orders: a service
+manager sends SIGTERM to the parent and the workers alike. So SIGTERM asks a worker to drain, however often it
+comes, and its parent starts another.
 """
 
 import logging
@@ -28,6 +28,7 @@ from voice_fsm.web.serve import STOP_SIGNALS, AppFactory, ServeConfig, serve_unt
 JOB_LENGTH_BYTES: Final = 8
 READY: Final = b"+"
 STOP: Final = b"-"
+STOP_AT_ONCE: Final = b"!"
 
 _SETTLED_S: Final = 60.0
 """A worker that has lived so long did not end for the reason its predecessor ended for."""
@@ -168,7 +169,7 @@ class _Worker:
             await self._orders.stop.wait()
             await link.send_all(STOP)
             await self._orders.stop_at_once.wait()
-            await link.send_all(STOP)
+            await link.send_all(STOP_AT_ONCE)
 
     async def _hear(self, link: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
