@@ -473,6 +473,7 @@ async def test_a_client_that_never_reads_is_cut_off(
 
     client = await run(services, configured(act), read_s=lambda _: 1000.0)
     assert client.told == []
+    assert client.closed_with == 1008
 
 
 async def test_draining_says_goodbye_with_1012(autojump_clock: MockClock, services: Services) -> None:

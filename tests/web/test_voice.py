@@ -189,6 +189,32 @@ async def test_credentials_are_used_where_the_operator_allows_it(
         assert "sk-secret" not in repr(chat.requests[0])
 
 
+async def test_mulaw_cannot_come_at_another_rate(services: Services, voice_server: RunServer) -> None:
+    """Only PCM is resampled; the client is told, and its session lives."""
+    async with voice_server(services) as server, server.connect() as client:
+        await client.configure(stt={"audio_format": "ulaw_8000"})
+        await client.send("audio.append", audio="AAAA", sample_rate=16000)
+        error = await client.receive()
+        assert (error["code"], error["field"]) == ("invalid_field", "sample_rate")
+        await client.send("audio.append", audio="AAAA", sample_rate=8000)
+        await client.send("ping")
+        assert (await client.receive())["type"] == "pong"
+
+
+async def test_a_session_keeps_its_id_when_it_is_configured_again(
+    services: Services, voice_server: RunServer
+) -> None:
+    """One that the server made up as well as one that the client gave."""
+    async with voice_server(services) as server, server.connect() as client:
+        await client.receive()
+        ids = []
+        for fields in ({}, {}, {"session_id": "mine"}, {}):
+            await client.send("session.configure", **fields)
+            ids.append((await client.until("session.configured"))[-1]["session_id"])
+        assert ids[0] == ids[1]
+        assert ids[2:] == ["mine", "mine"]
+
+
 async def test_a_registration_id_alone_is_no_credential(
     services: Services, chat: ScriptedChat, voice_server: RunServer
 ) -> None:

@@ -1,6 +1,6 @@
 """Chat: what the user said in, the assistant's reply out, as it streams.
 
-To add a provider: one file beside this one with a class that satisfies `ChatProvider`, and one line in
+To add a provider: one file beside this one with a class that satisfies `ChatProvider`, and its case in
 ``runtime/services.py``.
 """
 

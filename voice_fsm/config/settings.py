@@ -310,7 +310,10 @@ class Limits:
         "MAX_SESSIONS", 200, "Sessions at a time; the next is refused with 1013.", rule=at_least(1)
     )
     drain_s: float = setting(
-        "DRAIN_S", 20.0, "Time that running turns get when the server stops, in seconds.", rule=at_least(0)
+        "DRAIN_S",
+        20.0,
+        "Time that connections get to end by themselves when the server stops, in seconds.",
+        rule=at_least(0),
     )
     tcp_user_timeout_s: float = setting(
         "TCP_USER_TIMEOUT_S",

@@ -154,6 +154,12 @@ class VoiceSession:
         if microphone is None:
             return
         audio_format = self.options.stt.audio_format
+        if audio_format.codec != "pcm" and sample_rate_hz not in (None, audio_format.sample_rate_hz):
+            raise ClientError(
+                ClientFault.INVALID_FIELD,
+                f"The session's audio is {audio_format}; only PCM may come at another rate.",
+                field="sample_rate",
+            )
         if len(audio) % audio_format.bytes_per_sample:
             raise ClientError(ClientFault.INVALID_AUDIO, "The audio does not end with a whole sample.")
         rate_hz = sample_rate_hz or audio_format.sample_rate_hz
@@ -224,6 +230,7 @@ class VoiceSession:
             self._outgoing.put(notice)
         except SlowClient:
             log.warning("slow_client", state=self.state)
+            self._close_code = 1008
             self._outgoing.finish()
             self._nursery.cancel_scope.cancel(reason="the client does not read")
 
@@ -256,9 +263,9 @@ class VoiceSession:
                     await self._door.tell(item)
                     if isinstance(item, AudioChunk):
                         self._report_sent(item)
-            with trio.move_on_after(GOODBYE_S):
-                await self._door.close(self._close_code)
         finally:
+            with trio.move_on_after(GOODBYE_S, shield=True):
+                await self._door.close(self._close_code)
             self._nursery.cancel_scope.cancel(reason="the session is over")
 
     def _report_sent(self, chunk: AudioChunk) -> None:

@@ -1,6 +1,6 @@
 """Speech to text: audio in, transcripts out.
 
-To add a provider: one file beside this one with a class that satisfies `SttProvider`, and one line in
+To add a provider: one file beside this one with a class that satisfies `SttProvider`, and its case in
 ``runtime/services.py``.
 """
 

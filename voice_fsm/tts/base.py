@@ -1,7 +1,7 @@
 """Text to speech: pieces of text in as they are written, audio out as it is made.
 
-To add a provider: one file beside this one with a class that satisfies `TtsProvider`, and one line in
-``runtime/services.py``. `speak_pieces` turns a function for one piece of text into the streaming form.
+To add a provider: one file beside this one with a class that satisfies `TtsProvider`, and its case in
+``runtime/services.py``.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator

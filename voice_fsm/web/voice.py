@@ -81,6 +81,7 @@ class VoiceDoor:
         self._policy = policy
         self._binary = False
         self._events: frozenset[str] = frozenset()
+        self._session_id = f"session-{secrets.token_hex(8)}"
         self._seq = 0
         self._chunks_sent = 0
 
@@ -159,7 +160,9 @@ class VoiceDoor:
         if message.backend and message.backend.has_credentials:
             self._check_credentials()
         options = wire.merge_options(self._services.defaults, message)
-        session.configure(message.session_id or f"session-{secrets.token_hex(8)}", options)
+        session_id = message.session_id or self._session_id
+        session.configure(session_id, options)
+        self._session_id = session_id
         self._binary = message.audio_out == "binary"
         self._events = frozenset(message.events)
         if message.resume:
