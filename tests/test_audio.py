@@ -97,12 +97,13 @@ def test_facts_of_a_format(
     assert audio_format.duration_ms(bytes_per_second) == 1000
 
 
-@given(st.sampled_from(NAMES), st.integers(0, 10**7))
-def test_duration_and_size_undo_each_other(name: str, samples: int) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_duration_and_size_undo_each_other(name: str) -> None:
     """The size of a duration that came from a size is that size, whatever the rate."""
     audio_format = AudioFormat.parse(name)
-    size = samples * audio_format.bytes_per_sample
-    assert audio_format.size_bytes(audio_format.duration_ms(size)) == size
+    for samples in (*range(2000), 10**7 + 1):
+        size = samples * audio_format.bytes_per_sample
+        assert audio_format.size_bytes(audio_format.duration_ms(size)) == size
 
 
 @given(st.sampled_from(NAMES), st.floats(0, 10**6))

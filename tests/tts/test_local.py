@@ -475,14 +475,15 @@ async def test_closing_waits_for_a_piece_that_was_left(monkeypatch: pytest.Monke
         engine.gate.set()
 
     with trio.fail_after(5):
-        async with trio.open_nursery() as finisher, open_local_tts() as tts:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(say, tts, SENTENCE)
-                while not engine.inside:  # threads set no trio.Event
-                    await trio.sleep(0.001)
-                nursery.cancel_scope.cancel()
-            finisher.start_soon(finish_the_piece)
-        closed.set()
+        async with trio.open_nursery() as finisher:
+            async with open_local_tts() as tts:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(say, tts, SENTENCE)
+                    while not engine.inside:  # threads set no trio.Event
+                        await trio.sleep(0.001)
+                    nursery.cancel_scope.cancel()
+                finisher.start_soon(finish_the_piece)
+            closed.set()
     assert engine.inside == 0
 
 
