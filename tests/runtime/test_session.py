@@ -17,8 +17,9 @@ from voice_fsm.fsm.effects import (
     TurnEnded,
     TurnInterrupted,
     TurnStarted,
+    UtteranceCommitted,
 )
-from voice_fsm.fsm.events import Interrupt, TextPrompt
+from voice_fsm.fsm.events import Interrupt, TextPrompt, Word
 from voice_fsm.fsm.options import SessionOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.outgoing import AudioChunk
@@ -277,6 +278,28 @@ async def test_a_lost_link_is_made_again_and_hears_what_was_said_meanwhile(
     ]
     started = [item.session_id for item in client.told if isinstance(item, SttStarted)]
     assert started == ["stt-1", "stt-2"]
+
+
+async def test_times_of_words_go_on_after_a_reconnection(
+    autojump_clock: MockClock, services: Services, stt: ScriptedStt
+) -> None:
+    """A new link counts from its own start, the client from the session's."""
+
+    async def act(session: VoiceSession) -> None:
+        session.hear(b"\0\0" * 16000)
+        session.commit_audio()
+        await trio.sleep(0.1)
+        stt.say(CommittedTranscript("one", (Word("one", 0.5, 0.75),)))
+        session.hear(b"\0\0" * 8000)
+        await trio.sleep(0.1)
+        stt.say(ProviderError(Upstream.STT, ProviderFault.LOST, "gone"))
+        await trio.sleep(1)
+        stt.say(CommittedTranscript("two", (Word("two", 0.25, 0.5),)))
+        await trio.sleep(0.1)
+
+    client = await run(services, configured(act))
+    committed = [item for item in client.told if isinstance(item, UtteranceCommitted)]
+    assert [item.words for item in committed] == [(Word("one", 0.5, 0.75),), (Word("two", 1.25, 1.5),)]
 
 
 async def test_a_recogniser_that_stays_away_is_given_up_and_text_still_works(

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
-from voice_fsm.fsm.events import AnyEvent, Committed, Partial, SttFailed, SttOpened
+from voice_fsm.fsm.events import AnyEvent, Committed, Partial, SttFailed, SttOpened, Word
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.runtime.microphone import Microphone
@@ -138,7 +138,15 @@ class Hearing:
                     self._step(Partial(at_s=now_s, text=transcript.text))
                 case CommittedTranscript():
                     microphone.committed(transcript.text)
-                    self._step(Committed(at_s=now_s, text=transcript.text, words=transcript.words))
+                    words = _later(transcript.words, microphone.link_began_s)
+                    self._step(Committed(at_s=now_s, text=transcript.text, words=words))
+
+
+def _later(words: tuple[Word, ...], by_s: float) -> tuple[Word, ...]:
+    """Times of a link's audio as times of the session's."""
+    if not by_s:
+        return words
+    return tuple(Word(word.text, word.start_s + by_s, word.end_s + by_s) for word in words)
 
 
 def _pause_s(attempt: int, error: VoiceError) -> float:

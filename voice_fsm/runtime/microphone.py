@@ -43,7 +43,10 @@ class Microphone:
         self._unsent: deque[bytes | Commit] = deque()
         self._uncommitted: deque[bytes | Commit] = deque()
         """Sent, not yet answered by a commit."""
+        self._put_bytes = 0
         self._kept_bytes = 0
+        self.link_began_s = 0.0
+        """Where in the session's audio the newest link began to listen, in seconds."""
         self._resamplers: dict[int, Resampler] = {}
         self._reader = trio.lowlevel.ParkingLot()
         self.previous_text: str | None = None
@@ -60,6 +63,7 @@ class Microphone:
             audio = resampler.feed(audio)
         if audio:
             self._unsent.append(audio)
+            self._put_bytes += len(audio)
             self._kept_bytes += len(audio)
             self._drop_oldest()
             self._reader.unpark()
@@ -71,8 +75,6 @@ class Microphone:
 
     async def take(self) -> Heard:
         """All that has come up to the next commit, as one piece."""
-        if self._unsent:
-            await trio.lowlevel.checkpoint()
         while not self._unsent:
             await self._reader.park()
         taken: list[bytes] = []
@@ -101,6 +103,7 @@ class Microphone:
         """A new link listens: give it again what the old one had not committed."""
         self._unsent.extendleft(reversed(self._uncommitted))
         self._uncommitted.clear()
+        self.link_began_s = self._format.duration_ms(self._put_bytes - self._kept_bytes) / 1000
 
     def _drop_oldest(self) -> None:
         while self._kept_bytes > self._max_bytes:

@@ -95,7 +95,10 @@ class Outgoing:
 
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
-        await self._credits.acquire()
+        try:
+            self._credits.acquire_nowait()
+        except trio.WouldBlock:
+            await self._credits.acquire()
         if output.turn_id != self._admitted or self._finished or self._joined(output):
             self._credits.release()
         else:

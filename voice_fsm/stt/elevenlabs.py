@@ -316,7 +316,6 @@ class _Outbox:
         Raises:
             trio.ClosedResourceError: there will not be.
         """
-        await trio.lowlevel.checkpoint()
         while not self._is_closed and not self._utterances[0] and len(self._utterances) == 1:
             await self._content.park()
         if self._is_closed:
@@ -346,7 +345,7 @@ class _Outbox:
         self._room.unpark_all()
 
     async def _wait_for_room(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # dozens of times a second, so no more than that
         while not self._is_closed and self._is_full():
             await self._room.park()
         if self._is_closed:

@@ -33,7 +33,7 @@ LONGEST_PAUSE_S: Final = 1.0
 LONGEST_PART_S: Final = 12.0
 """A part that lasts longer is cut where it is quietest: recognising costs more than its share otherwise."""
 LONGEST_UTTERANCE_S: Final = 60.0
-"""A speaker (or a television) that never pauses is committed anyway."""
+"""After this, what a speaker (or a television) has said is committed with the next part, whatever the rules."""
 SILENT_PEAK: Final = 0.001
 """A muted microphone; the detector need not be asked."""
 
@@ -116,13 +116,14 @@ class Listener:
         for hop, voiced in self._judge(samples):
             self._advance(hop, voiced=voiced)
             if self._is_over():
-                transcripts += self._finish()
+                transcripts.append(self._finish())
         return transcripts + self._update(hurried=hurried)
 
     def commit(self) -> CommittedTranscript:
         """End the utterance here, whatever the rules say; blank if nothing was said since the last one."""
-        finished = self._finish()
-        return finished[0] if finished else CommittedTranscript("")
+        if self._part is not None:
+            self._close(self._part)
+        return self._finish()
 
     def _judge(self, samples: Samples) -> Iterator[tuple[Samples, bool]]:
         sound = np.concatenate((self._unfinished, samples))
@@ -180,23 +181,16 @@ class Listener:
         return self._silence_run * HOP_S
 
     def _is_over(self) -> bool:
-        if self._part is not None:
-            return self._lasts_s() >= LONGEST_UTTERANCE_S
-        silent = self._rules.commit_on_silence and self._silence_s >= self._rules.silence_s
-        return bool(self._done) and silent
+        if not self._done:
+            return False
+        lasts_s = (self._hop_count - self._done[0].start_hop) * HOP_S
+        is_silent = self._rules.commit_on_silence and self._silence_s >= self._rules.silence_s
+        return is_silent or lasts_s >= LONGEST_UTTERANCE_S
 
-    def _lasts_s(self) -> float:
-        start = next(part.start_hop for part in (*self._done, self._part) if part is not None)
-        return (self._hop_count - start) * HOP_S
-
-    def _finish(self) -> list[CommittedTranscript]:
-        if self._part is not None:
-            self._close(self._part)
-        parts, self._done, self._shown = self._done, [], ""
-        if not parts:
-            return []
-        words = tuple(w for part in parts for w in estimate_words(part.text, part.voiced))
-        return [CommittedTranscript(_join(parts), words if self._rules.timestamps else ())]
+    def _finish(self) -> CommittedTranscript:
+        done, self._done, self._shown = self._done, [], ""
+        words = (word for part in done for word in estimate_words(part.text, part.voiced))
+        return CommittedTranscript(_join(done), tuple(words) if self._rules.timestamps else ())
 
     def _update(self, *, hurried: bool) -> list[Transcript]:
         if self._part is not None and self._is_due(self._part, hurried=hurried):
