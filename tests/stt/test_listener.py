@@ -211,6 +211,16 @@ def test_a_cut_at_the_end_of_speech_leaves_no_part_of_silence() -> None:
     assert commits(heard) == ["one"]
 
 
+def test_a_long_manual_session_is_committed_between_words() -> None:
+    """The commit that comes by itself after a minute cuts no word in two."""
+    words = [1 + n % 9 for n in range(60)]
+    blocks = [block for word in words for block in ((word, 1.984), (0, 1.504))]
+    listener, heard = listen(sound(*blocks), ListeningRules(commit_on_silence=False))
+    texts = [*commits(heard), listener.commit().text]
+    assert len(texts) == 4
+    assert " ".join(texts).split() == [WORDS[word] for word in words]
+
+
 def test_who_never_pauses_is_committed_anyway() -> None:
     """A television does not hold the session for ever, with either strategy."""
     for commit_on_silence in (True, False):

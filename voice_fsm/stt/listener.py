@@ -33,7 +33,7 @@ LONGEST_PAUSE_S: Final = 1.0
 LONGEST_PART_S: Final = 12.0
 """A part that lasts longer is cut where it is quietest: recognising costs more than its share otherwise."""
 LONGEST_UTTERANCE_S: Final = 60.0
-"""After this, what a speaker (or a television) has said is committed with the next part, whatever the rules."""
+"""After this, what a speaker (or a television) has said is committed at the end of a part, pause or not."""
 SILENT_PEAK: Final = 0.001
 """A muted microphone; the detector need not be asked."""
 
