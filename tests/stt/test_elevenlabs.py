@@ -734,8 +734,9 @@ async def test_a_sender_waits_while_the_service_does_not_read(
             await settle()
             assert 50 <= handed_over <= 102
             gate.is_open.set()
-    # What was still in line when the link was left, a second at most, is not sent.
-    assert bytes(fake.sessions[0].audio)[: 145 * 640] == (pcm(0.02) * 200)[: 145 * 640]
+    heard = bytes(fake.sessions[0].audio)
+    assert (pcm(0.02) * 200).startswith(heard)
+    assert len(heard) > 640 * 50  # what was in line when the link was left is not sent
 
 
 async def test_commits_wait_too(autojump_clock: trio.testing.MockClock) -> None:
