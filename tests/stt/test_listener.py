@@ -311,6 +311,15 @@ def test_words_come_where_they_were_asked_for() -> None:
     assert two.start_s == pytest.approx(1.92)
 
 
+def test_words_after_a_commit_in_the_middle_of_speech_come_after_it() -> None:
+    """The time of a word never reaches back into the utterance before."""
+    listener, _ = listen(sound((1, 0.96)), ListeningRules(timestamps=True))
+    assert [word.end_s for word in listener.commit().words] == [pytest.approx(0.96)]
+    listener.hear(sound((2, 0.64)))
+    (word,) = listener.commit().words
+    assert (word.start_s, word.end_s) == pytest.approx((0.96, 1.6))
+
+
 def test_words_are_left_out_unless_asked_for() -> None:
     """No estimate is passed off as something else."""
     _, heard = listen(sound((1, 0.64), (0, 1.0)))

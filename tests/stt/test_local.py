@@ -17,14 +17,8 @@ from voice_fsm.audio import AudioFormat, ulaw_encode
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider, Transcript
-from voice_fsm.stt.local import (
-    MAX_WAIT_S,
-    STEP_S,
-    LocalStt,
-    LocalSttLink,
-    default_max_sessions,
-    open_local_stt,
-)
+from voice_fsm.stt.local import MAX_WAIT_S, LocalStt, default_max_sessions, open_local_stt
+from voice_fsm.stt.local_link import STEP_S, LocalSttLink
 from voice_fsm.stt.moonshine import HOP, SAMPLE_RATE_HZ, EngineError, Moonshine, Samples
 from voice_fsm.stt.turnstile import Turnstile
 

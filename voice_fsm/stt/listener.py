@@ -6,6 +6,7 @@ The recogniser starts from scratch each time, so a part is transcribed again as 
 longer that takes; once its speaker pauses the text is settled, and committing it costs nothing more.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,7 @@ class Listener:
         """End the utterance here, whatever the rules say; blank if nothing was said since the last one."""
         if self._part is not None:
             self._close(self._part)
+        self._speech_run = 0
         return self._finish()
 
     def _judge(self, samples: Samples) -> Iterator[tuple[Samples, bool]]:
@@ -227,14 +229,16 @@ def estimate_words(text: str, voiced_hops: Sequence[int]) -> Iterator[Word]:
     The engine gives no times for words. This is right at both ends and at pauses, and off by a few tenths
     of a second between them.
     """
-    letters = len(text) + 1
-    position = 0
-    for word in text.split():
-        start, position = position, position + len(word) + 1
-        first = start * len(voiced_hops) / letters
-        last = position * len(voiced_hops) / letters
-        first_hop, last_hop = voiced_hops[int(first)], voiced_hops[-int(-last // 1) - 1]
-        yield Word(word, (first_hop + first % 1) * HOP_S, (last_hop + 1 - (-last % 1)) * HOP_S)
+    words = text.split()
+    letters = sum(len(word) + 1 for word in words)
+    start = 0.0
+    for word in words:
+        end = min(start + (len(word) + 1) * len(voiced_hops) / letters, len(voiced_hops))
+        first, last = int(start), math.ceil(end) - 1
+        start_s = (voiced_hops[first] + start - first) * HOP_S
+        end_s = (voiced_hops[last] + end - last) * HOP_S
+        yield Word(word, start_s, end_s)
+        start = end
 
 
 def _join(parts: Sequence[_Part | None]) -> str:
