@@ -28,14 +28,14 @@ BARGE_INS = 1000
 SESSIONS = 8
 TICK_S = 1 / 128
 """All that takes time takes a multiple of this, so that many things happen at once."""
-LATEST = 24
+LATEST = 16
 """Ticks until an interruption, at most; replies are about as long."""
 REPLY: list[Step | str] = [
     Pause(2 * TICK_S),
     "Let me think. ",
-    Pause(8 * TICK_S),
+    Pause(4 * TICK_S),
     "It is a longer story. ",
-    Pause(8 * TICK_S),
+    Pause(4 * TICK_S),
     "Once there was a king.",
 ]
 
