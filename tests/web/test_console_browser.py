@@ -367,7 +367,7 @@ def test_chunks_in_time_are_played_without_a_gap(server: FakeVoiceServer, consol
     """Twice as fast as it sounds, the whole reply is heard, for as long as it is."""
     console.connect()
     console.prompt("Sing.")
-    console.wait_for("voiceTest.state === 'listening'")
+    console.wait_for("voiceTest.events('assistant.done').length > 0")
     counts = console.look("voiceTest.counts")
     assert counts == {"chunks": len(server.script.speech) // 4800, "late": 0, "underruns": 0}
     assert console.look("voiceTest.playedMs(1)") == pytest.approx(TONE_S * 1000, abs=2)
@@ -379,7 +379,7 @@ def test_a_gap_is_counted(server: FakeVoiceServer, console: Console) -> None:
     server.script.pause = (10, 0.8)
     console.connect()
     console.prompt("Sing.")
-    console.wait_for("voiceTest.state === 'listening'")
+    console.wait_for("voiceTest.events('assistant.done').length > 0")
     assert console.look("voiceTest.counts.underruns") >= 1
     assert console.look("voiceTest.playedMs(1)") == pytest.approx(TONE_S * 1000, abs=2)
 
@@ -418,7 +418,7 @@ def test_playback_is_told_a_few_times_a_second(server: FakeVoiceServer, console:
     """The server learns how far the listener is, and in the end that all was heard."""
     console.connect()
     console.prompt("Sing.")
-    console.wait_for("voiceTest.state === 'listening'")
+    console.wait_for("voiceTest.events('assistant.done').length > 0")
     played_ms = [message["played_ms"] for message in server.received("playback.progress")]
     assert played_ms == sorted(played_ms)
     assert 2 * TONE_S <= len(played_ms) <= 6 * TONE_S
