@@ -2,13 +2,14 @@ import base64
 import struct
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
 from tests.fakes.raw_client import UPGRADE, masked_text, stall
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.conftest import Client, RunServer
-from voice_fsm.errors import ClientError, ClientFault, ProviderError
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.fsm.session import Limits
@@ -213,6 +214,27 @@ async def test_a_session_keeps_its_id_when_it_is_configured_again(
             ids.append((await client.until("session.configured"))[-1]["session_id"])
         assert ids[0] == ids[1]
         assert ids[2:] == ["mine", "mine"]
+
+
+async def test_log_lines_tell_whose_they_are(
+    services: Services, chat: ScriptedChat, voice_server: RunServer
+) -> None:
+    """Lines of one connection carry the same name, those of another another."""
+    chat.script = lambda _: [ProviderError(Upstream.CHAT, ProviderFault.TIMEOUT, "Slow.")]
+    merge = structlog.contextvars.merge_contextvars
+    with structlog.testing.capture_logs(processors=[merge]) as lines:
+        async with voice_server(services) as server:
+            for name in ("one", "two"):
+                async with server.connect() as client:
+                    await client.configure(session_id=name)
+                    await client.send("text.prompt", text="hello")
+                    await client.until("assistant.done")
+    told = [(line["event"], line["connection"]) for line in lines if "connection" in line]
+    first, second = told[0][1], told[-1][1]
+    assert first != second
+    assert told == [
+        (event, name) for name in (first, second) for event in ("session_configured", "turn_failed")
+    ]
 
 
 async def test_a_registration_id_alone_is_no_credential(

@@ -54,9 +54,11 @@ class VoiceEndpoint:
             return
         self.sessions += 1
         try:
-            session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
-            session.answer(wire.SessionReady())
-            await session.run()
+            # Every log line of the session's tasks carries this.
+            with structlog.contextvars.bound_contextvars(connection=secrets.token_hex(4)):
+                session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
+                session.answer(wire.SessionReady())
+                await session.run()
         finally:
             self.sessions -= 1
 
@@ -163,6 +165,7 @@ class VoiceDoor:
         session_id = message.session_id or self._session_id
         session.configure(session_id, options)
         self._session_id = session_id
+        log.info("session_configured", session_id=session_id)
         self._binary = message.audio_out == "binary"
         self._events = frozenset(message.events)
         if message.resume:
