@@ -112,6 +112,21 @@ async def test_the_demo_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
     assert b"not a WAV file" in unusable.stderr
 
 
+async def test_the_demo_says_that_the_server_hung_up() -> None:
+    """A server that dies in the middle is no reason for a traceback."""
+    async with running_server() as server, trio.open_nursery() as nursery:
+
+        async def die() -> None:
+            await trio.sleep(4)
+            server.process.kill()
+
+        nursery.start_soon(die)
+        done = await run("demo", "--url", server.url)
+        assert done.returncode == 1
+        assert b"hung up" in done.stderr or b"no voice server" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_the_server_with_a_live_conversation_and_a_stalled_client(
     order: signal.Signals,

@@ -1,7 +1,9 @@
 """The command ``voice-fsm``."""
 
+import errno
 import json
 import os
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -45,8 +47,12 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
         click.echo(f"warning: {warning}", err=True)
     try:
         trio.run(_serve, settings)
+    except* KeyboardInterrupt:  # before the server listens for it
+        raise click.Abort from None
     except* OSError as group:
-        raise click.ClickException(f"cannot listen on {server.host}:{server.port}: {_first(group)}") from None
+        error = _first(group)
+        what = f"listen on {server.host}:{server.port}" if _is_about_the_address(error) else "start"
+        raise click.ClickException(f"cannot {what}: {error}") from None
     except* (VoiceError, LifespanFailureError) as group:
         raise click.ClickException(_cause(group)) from None
 
@@ -68,6 +74,8 @@ def demo(url: str | None, wav: Path | None, out: Path | None, *, as_json: bool) 
     watch = (lambda _: None) if as_json else click.echo
     try:
         result: DemoResult = trio.run(partial(run_demo, _settings(), url=url, wav=wav, out=out, say=watch))
+    except* KeyboardInterrupt:
+        raise click.Abort from None
     except* (VoiceError, LifespanFailureError) as group:
         raise click.ClickException(_cause(group)) from None
     if as_json:
@@ -149,6 +157,11 @@ def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _is_about_the_address(error: BaseException) -> bool:
+    numbers = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+    return isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in numbers)
 
 
 def _cause(group: BaseExceptionGroup[Exception]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from voice_fsm.fsm import events as ev
+from voice_fsm.fsm.chart import MAX_JOINED_CHARS
 from voice_fsm.fsm.effects import (
     AudioEnded,
     AudioStarted,
@@ -274,6 +275,30 @@ def test_the_merge_window(window_ms: int | None, text: str) -> None:
     session.receive(ev.Committed(at_s=1, text="one"))
     effects = session.receive(ev.Committed(at_s=2, text="two"))
     assert [effect.text for effect in effects if isinstance(effect, StartTurn)] == [text]
+
+
+@pytest.mark.parametrize("end", [ev.SttOpened, ev.SttFailed])
+def test_an_utterance_that_died_with_its_link_does_not_count(end: type[ev.Event]) -> None:
+    """Speech of long ago does not make a cough an interruption."""
+    session = Session(Limits(), at_s=0)
+    options = SessionOptions(turn=TurnOptions(min_speech_ms=500))
+    session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+    session.receive(ev.Partial(at_s=1, text="I was"))
+    session.receive(make_events(at_s=2)[end])
+    for cls in (ev.TextPrompt, ev.FirstAudio, ev.AudioSent):
+        session.receive(make_events(at_s=100)[cls])
+    session.receive(ev.Partial(at_s=101, text="uh"))
+    assert session.state == "speaking"
+
+
+def test_what_is_answered_together_is_bounded() -> None:
+    """A flood of prompts while thinking keeps its newest part."""
+    session = at("thinking")
+    for number in range(50):
+        effects = session.receive(ev.TextPrompt(at_s=1, text=f"{number} " + "x" * 3000))
+    (start,) = (effect for effect in effects if isinstance(effect, StartTurn))
+    assert len(start.text) == MAX_JOINED_CHARS
+    assert start.text.endswith("49 " + "x" * 3000)
 
 
 @pytest.mark.parametrize("turns", [0, 2, 9])

@@ -651,6 +651,21 @@ def test_log_can_be_copied(console: Console) -> None:
 # --- the page itself --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_the_transcript_stays_at_its_end(browser: Browser, voice_url: str, viewport: Viewport) -> None:
+    """However many prompts there were, the newest reply is in sight."""
+    with open_console(browser, voice_url, viewport) as console:
+        console.connect()
+        for number in range(1, 6):
+            console.prompt(f"Sing, for the {number}. time, of all that there is to sing about here.")
+            console.wait_for(f"voiceTest.events('assistant.message').length === {number}")
+        beyond = (
+            "((box) => box.scrollHeight - box.scrollTop - box.clientHeight)"
+            "(document.getElementById('transcript'))"
+        )
+        assert console.look(beyond) == pytest.approx(0, abs=2)
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, (1024, 768), (720, 900), PHONE, (320, 640)])
 def test_nothing_overflows_sideways(
     browser: Browser, server: FakeVoiceServer, voice_url: str, viewport: Viewport

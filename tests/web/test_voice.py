@@ -312,6 +312,24 @@ async def test_the_server_turns_away_whom_it_cannot_serve(
         assert (await first.receive())["type"] == "pong"
 
 
+async def test_a_flood_from_a_client_that_reads_is_served(
+    services: Services, voice_server: RunServer
+) -> None:
+    """What it asks for in one burst is answered in full, however much that is."""
+    async with voice_server(services) as server, server.connect() as client:
+        await client.configure()
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                for number in range(1000):
+                    await client.send("ping", id=number)
+
+            nursery.start_soon(flood)
+            pongs = [await client.receive() for _ in range(1000)]
+        assert [pong["id"] for pong in pongs] == list(range(1000))
+        await converse(client)
+
+
 async def test_pages_of_other_origins_are_refused_where_the_operator_says_so(
     services: Services, voice_server: RunServer
 ) -> None:

@@ -11,6 +11,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from voice_fsm.client.recording import SAMPLE_BYTES, speech_end_s
+from voice_fsm.runtime.groups import first_error
 
 MICROPHONE_HZ: Final = 16000
 REPLY_HZ: Final = 24000
@@ -87,12 +88,18 @@ async def ask(
             }
         )
     )
+    closed: ConnectionClosed | None = None
     with trio.fail_after(len(question) / SAMPLE_BYTES / MICROPHONE_HZ + PATIENCE_S):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen, websocket, account, watch, nursery.cancel_scope)
-            await account.heard_by_server.wait()
-            await _speak(websocket, question, account)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_listen, websocket, account, watch, nursery.cancel_scope)
+                await account.heard_by_server.wait()
+                await _speak(websocket, question, account)
+                nursery.cancel_scope.cancel()
+        except* ConnectionClosed as group:
+            closed = first_error(group)
+    if closed is not None:
+        raise closed
     return account
 
 

@@ -124,10 +124,13 @@ async def _converse(address: str, question: bytes, say: Callable[[str], object])
     try:
         async with open_websocket(derive_ws_url(address), upstream=Upstream.CHAT) as websocket:
             return await ask(websocket, question, lambda event: _tell(event, say))
-    except (ProviderError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError("--url", f"there is no voice server at {address}: {error}") from error
+    except ProviderError as error:
+        raise ConfigError("--url", f"there is no voice server at {address} ({error.fault})") from error
     except ConnectionClosed as error:
-        raise ConfigError("--url", f"the server hung up: {error.reason}") from error
+        code = error.reason.code if error.reason else 1006
+        raise ConfigError("--url", f"the server hung up ({code})") from error
     except trio.TooSlowError as error:
         raise ConfigError("--url", "the server did not answer in time.") from error
 

@@ -13,6 +13,7 @@ Only this file decides in which phase a session is. What the diagram leaves out,
 """
 
 import math
+from typing import Final
 
 import attrs
 from statemachine import State, StateMachine
@@ -40,6 +41,9 @@ from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextP
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.turn import Turn
+
+MAX_JOINED_CHARS: Final = 8000
+"""Of utterances that are answered together the newest part is kept."""
 
 
 @attrs.frozen(kw_only=True)
@@ -150,7 +154,8 @@ class SessionChart(StateMachine):
         before, window_ms = facts.current, facts.options.turn.merge_window_ms
         joined = window_ms is None or (facts.now_s - before.started_s) * 1000 <= window_ms
         self.cancel_turn()
-        self._start(f"{before.user_text} {message.text}" if joined else message.text)
+        text = f"{before.user_text} {message.text}" if joined else message.text
+        self._start(text[-MAX_JOINED_CHARS:])
 
     def open_audio(self) -> None:
         facts, turn = self.model, self.model.current

@@ -152,8 +152,10 @@ class Session:
                 if facts.turn is not None and facts.turn.turn_id == event.turn_id:
                     facts.turn.clock.progress_reported(event.played_ms, event.at_s)
             case SttOpened():
+                facts.speech_since_s = None  # the utterance went with the old link, or comes again
                 self._emit(SttStarted(event.session_id, event.config))
             case SttFailed():
+                facts.speech_since_s = None
                 self._emit(
                     ErrorTold(
                         code=event.code, message=event.message, field=event.field, retryable=event.retryable

@@ -1,9 +1,11 @@
-"""Reading exception groups at the two places that decide: the end of a turn and the end of a link."""
+"""Reading exception groups where somebody decides: at the end of a turn, of a link, of a conversation."""
 
-from voice_fsm.errors import VoiceError
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
-def first_error(group: BaseExceptionGroup[VoiceError]) -> VoiceError:
+def first_error(group: BaseExceptionGroup[E]) -> E:
     """The first single error in a group, however deep."""
     error = group.exceptions[0]
     return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -19,6 +19,8 @@ MAX_TURN_OUTPUT: Final = 8
 """Pieces of a turn's output that may wait to be sent."""
 MAX_CHUNK_MS: Final = 500.0
 """Audio that came while the writer was busy goes out as one message, up to this."""
+MANY_NOTICES: Final = 64
+"""From so many waiting notices on a client is not listened to: what it asks for would only add to them."""
 MAX_NOTICES: Final = 256
 """Notices that may wait; a client that lets more pile up is not reading."""
 
@@ -75,6 +77,7 @@ class Outgoing:
         self._in_hand: Item | None = None
         self._writer = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
 
     def admit(self, turn_id: int) -> None:
         """Take this turn's output from now on, and no other's."""
@@ -104,6 +107,11 @@ class Outgoing:
         else:
             self._append(output)
 
+    async def wait_for_room(self) -> None:
+        """Wait while many notices wait; at once, and without a checkpoint, while few do."""
+        while self._notices >= MANY_NOTICES and not self._finished:
+            await self._room.park()
+
     def flush(self, turn_id: int) -> None:
         """Drop what waits of this turn, and take no more of it."""
         if self._admitted == turn_id:
@@ -120,6 +128,7 @@ class Outgoing:
         """Take nothing more; once all is sent, `take` gives ``None``."""
         self._finished = True
         self._writer.unpark()
+        self._room.unpark_all()
 
     async def take(self) -> Item | None:
         """The next thing to send. Taking it says that the one before has been sent."""
@@ -133,6 +142,7 @@ class Outgoing:
         self._in_hand = self._items.popleft()
         if not isinstance(self._in_hand, TurnOutput):
             self._notices -= 1
+            self._room.unpark_all()
         return self._in_hand
 
     async def drained(self) -> None:

@@ -130,6 +130,10 @@ class VoiceSession:
         self._services.chat.check(options.backend)
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
 
+    async def wait_for_room(self) -> None:
+        """Wait, before more is read from the client, until it has read what it was told."""
+        await self._outgoing.wait_for_room()
+
     def refuse(self, error: ClientError) -> None:
         """Tell the client of its mistake; the session goes on."""
         self.step(

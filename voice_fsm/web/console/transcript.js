@@ -5,6 +5,8 @@ const FOLLOW_WITHIN_PX = 80;
 export class Transcript {
   #box;
   #list;
+  /** Whether to stay at the end; not while the reader has scrolled back. */
+  #isFollowing = true;
   #partial = null;
   /** Committed since the assistant last began to answer. */
   #unanswered = "";
@@ -15,6 +17,10 @@ export class Transcript {
   constructor(box) {
     this.#box = box;
     this.#list = box.querySelector("ol");
+    box.addEventListener("scroll", () => {
+      const beyond = box.scrollHeight - box.scrollTop - box.clientHeight;
+      this.#isFollowing = beyond < FOLLOW_WITHIN_PX;
+    });
   }
 
   /** Whether the user is in the middle of an utterance. */
@@ -54,7 +60,10 @@ export class Transcript {
    */
   startReply(turn, prompt) {
     const wasSpoken = this.#unanswered !== "" && prompt.endsWith(this.#unanswered);
-    if (!wasSpoken) this.#add("user").body.textContent = prompt;
+    if (!wasSpoken) {
+      this.#add("user").body.textContent = prompt;
+      this.#isFollowing = true;
+    }
     this.#unanswered = "";
     const entry = this.#add("assistant waiting");
     this.#replies.set(turn, { ...entry, text: "", heard: null, aligned: [], isCut: false });
@@ -180,13 +189,8 @@ export class Transcript {
     return { item, who, body };
   }
 
-  /** Stay at the end, unless the reader has scrolled back. */
   #follow() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#box;
-    const lastHeight = this.#list.lastElementChild?.offsetHeight ?? 0;
-    if (scrollHeight - scrollTop - clientHeight < FOLLOW_WITHIN_PX + lastHeight) {
-      this.#box.scrollTop = scrollHeight;
-    }
+    if (this.#isFollowing) this.#box.scrollTop = this.#box.scrollHeight;
   }
 }
 
