@@ -182,3 +182,12 @@ async def test_drawing_svg_needs_graphviz_and_says_so() -> None:
     without = await run("diagram", "--format", "svg", PATH="")
     assert without.returncode == 1
     assert b"Graphviz" in without.stderr
+
+
+async def test_a_server_that_cannot_start_says_why_and_nothing_else() -> None:
+    """No address is printed that nobody will answer at."""
+    done = await run("serve", "--port", "0", PIPER_VOICE="/nowhere/voice.onnx")
+    assert done.returncode == 1
+    assert b"Piper" in done.stderr
+    assert b"Talk to it" not in done.stdout
+    assert b"Traceback" not in done.stderr

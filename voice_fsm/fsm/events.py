@@ -205,8 +205,7 @@ class Tick(Event):
     """The time that `Session.deadline_s` named has come."""
 
 
-AnyTurnEvent = ReplyStarted | ReplyComplete | SpeechAligned | FirstAudio | AudioSent | TurnDone | TurnFailed
-AnyEvent = (
+SessionEvent = (
     Configure
     | Update
     | TextPrompt
@@ -220,6 +219,7 @@ AnyEvent = (
     | SttFailed
     | Partial
     | Committed
-    | AnyTurnEvent
     | Tick
 )
+AnyTurnEvent = ReplyStarted | ReplyComplete | SpeechAligned | FirstAudio | AudioSent | TurnDone | TurnFailed
+AnyEvent = SessionEvent | AnyTurnEvent

@@ -35,6 +35,7 @@ from voice_fsm.fsm.events import (
     PlaybackProgress,
     ReplyComplete,
     ReplyStarted,
+    SessionEvent,
     SpeechAligned,
     SttFailed,
     SttOpened,
@@ -114,23 +115,7 @@ class Session:
             case _:  # Reports of links and turns that this session does not have.
                 pass
 
-    def _take(  # noqa: C901, PLR0912  # one flat table, an event a line or two
-        self,
-        event: Configure
-        | Update
-        | TextPrompt
-        | Interrupt
-        | PlaybackProgress
-        | BadInput
-        | Disconnect
-        | Drain
-        | Abort
-        | SttOpened
-        | SttFailed
-        | Partial
-        | Committed
-        | Tick,
-    ) -> None:
+    def _take(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912  # a table, an event a line or two
         facts = self._facts
         match event:
             case Configure():

@@ -248,7 +248,11 @@ class _Frames:
 
 @contextmanager
 def _ungrouped() -> Iterator[None]:
-    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes."""
+    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
+
+    Tasks that were cancelled because of it are part of its group. Where our caller is being cancelled as well,
+    Trio tells it again at its next checkpoint.
+    """
     error: ProviderError | None = None
     try:
         yield

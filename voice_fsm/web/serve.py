@@ -164,6 +164,7 @@ class _Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
+            await trio.lowlevel.checkpoint()  # a start that failed has cancelled us
             yield
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel(reason="the lifespan has ended")
