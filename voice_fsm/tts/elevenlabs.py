@@ -250,7 +250,7 @@ class _Frames:
 def _ungrouped() -> Iterator[None]:
     """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
 
-    Tasks that were cancelled because of it are part of its group. Where our caller is being cancelled as well,
+    Tasks that were cancelled because of it are in its group. Where our caller is being cancelled as well,
     Trio tells it again at its next checkpoint.
     """
     error: ProviderError | None = None

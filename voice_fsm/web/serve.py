@@ -164,7 +164,8 @@ class _Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
-            await trio.lowlevel.checkpoint()  # a start that failed has cancelled us
+            if lifespan.supported and lifespan.shutdown.is_set():
+                await trio.sleep_forever()  # the start has failed, and is about to cancel us
             yield
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel(reason="the lifespan has ended")
