@@ -99,6 +99,30 @@ async def test_audio_that_waits_is_joined() -> None:
     assert items[3] == PartialHeard("between")
 
 
+@pytest.mark.parametrize("is_waiting", [True, False])
+async def test_a_flush_before_the_writer_runs_does_not_end_it(*, is_waiting: bool) -> None:
+    """Output that is gone by the time the writer comes for it is no end of the queue."""
+    outgoing = Outgoing()
+    outgoing.admit(1)
+    taken: list[Item | None] = []
+
+    async def take() -> None:
+        taken.append(await outgoing.take())
+
+    if not is_waiting:
+        await outgoing.put_output(chunk(1, 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        if is_waiting:
+            await wait_all_tasks_blocked()
+            await outgoing.put_output(chunk(1, 1))
+        outgoing.flush(1)
+        await wait_all_tasks_blocked()
+        assert taken == []
+        outgoing.put(PartialHeard("later"))
+    assert taken == [PartialHeard("later")]
+
+
 async def test_drained_waits_for_the_item_in_hand() -> None:
     """An item is sent when the writer comes for the next one, not when it takes it."""
     outgoing = Outgoing()

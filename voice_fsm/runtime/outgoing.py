@@ -133,12 +133,12 @@ class Outgoing:
     async def take(self) -> Item | None:
         """The next thing to send. Taking it says that the one before has been sent."""
         self._settle()
-        if not self._items and not self._finished:
-            await self._writer.park()
-        else:
+        if self._items:
             await trio.lowlevel.checkpoint()
-        if not self._items:
-            return None
+        while not self._items:  # what woke us may have been flushed before we ran
+            if self._finished:
+                return None
+            await self._writer.park()
         self._in_hand = self._items.popleft()
         if not isinstance(self._in_hand, TurnOutput):
             self._notices -= 1
