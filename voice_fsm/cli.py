@@ -5,9 +5,11 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import attrs
 import click
@@ -26,7 +28,8 @@ from voice_fsm.web.serve import serve_until_signal
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.web.workers import supervise
 
-DOTENV = Path(".env")
+DOTENV: Final = Path(".env")
+_EXPECTED: Final = (VoiceError, LifespanFailureError, OSError)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,16 +48,8 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     server = settings.server
     for warning in spelling_warnings(os.environ, _dotenv()):
         click.echo(f"warning: {warning}", err=True)
-    try:
+    with _in_sentences(address=f"{server.host}:{server.port}"):
         trio.run(_serve, settings)
-    except* KeyboardInterrupt:  # before the server listens for it
-        raise click.Abort from None
-    except* OSError as group:
-        error = _first(group)
-        what = f"listen on {server.host}:{server.port}" if _is_about_the_address(error) else "start"
-        raise click.ClickException(f"cannot {what}: {error}") from None
-    except* (VoiceError, LifespanFailureError) as group:
-        raise click.ClickException(_cause(group)) from None
 
 
 @main.command()
@@ -72,12 +67,8 @@ def demo(url: str | None, wav: Path | None, out: Path | None, *, as_json: bool) 
     """
     configure_logging("warning", "console")
     watch = (lambda _: None) if as_json else click.echo
-    try:
+    with _in_sentences():
         result: DemoResult = trio.run(partial(run_demo, _settings(), url=url, wav=wav, out=out, say=watch))
-    except* KeyboardInterrupt:
-        raise click.Abort from None
-    except* (VoiceError, LifespanFailureError) as group:
-        raise click.ClickException(_cause(group)) from None
     if as_json:
         click.echo(json.dumps(attrs.asdict(result), indent=2))
     else:
@@ -104,10 +95,8 @@ def check() -> None:
 @click.option("--format", "diagram_format", type=click.Choice(get_args(DiagramFormat)), default="mermaid")
 def diagram(diagram_format: DiagramFormat) -> None:
     """Draw the session machine, from its code."""
-    try:
+    with _in_sentences():
         click.echo(render(diagram_format), nl=False)
-    except VoiceError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _make_app(settings: Settings, draining: trio.Event) -> Starlette:
@@ -138,10 +127,8 @@ async def _serve(settings: Settings) -> None:
 def _settings(**flags: object) -> Settings:
     """Settings, with what flags say in the place of their variables."""
     given = {name: str(value) for name, value in flags.items() if value is not None}
-    try:
+    with _in_sentences():
         return load_settings({**os.environ, **given}, _dotenv())
-    except VoiceError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _dotenv() -> Path | None:
@@ -152,21 +139,33 @@ def _ws(address: str) -> str:
     return address.replace("http", "ws", 1)
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = group
+@contextmanager
+def _in_sentences(*, address: str = "") -> Iterator[None]:
+    """Tell what went wrong in a sentence, if it is no fault of ours; ``address`` is the one to listen on."""
+    try:
+        yield
+    except _EXPECTED as error:
+        raise click.ClickException(_sentence(error, address)) from None
+    except BaseExceptionGroup as group:  # of a run that is over
+        if group.subgroup(KeyboardInterrupt):
+            raise click.Abort from None
+        expected, faults = group.split(_EXPECTED)
+        if expected is None or faults is not None:
+            raise
+        raise click.ClickException(_sentence(expected, address)) from None
+
+
+def _sentence(error: BaseException, address: str) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error
+    if address and isinstance(error, OSError):
+        return f"cannot {f'listen on {address}' if _is_about_an_address(error) else 'start'}: {error}"
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, VoiceError):
+        cause = cause.__context__  # an app that failed to start wraps what was wrong
+    return str(cause or error)
 
 
-def _is_about_the_address(error: BaseException) -> bool:
+def _is_about_an_address(error: OSError) -> bool:
     numbers = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
-    return isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno in numbers)
-
-
-def _cause(group: BaseExceptionGroup[Exception]) -> str:
-    """What to tell the operator; an app that failed to start wraps what was wrong."""
-    error: BaseException | None = _first(group)
-    while error is not None and not isinstance(error, VoiceError):
-        error = error.__context__
-    return str(error or _first(group))
+    return isinstance(error, socket.gaierror) or error.errno in numbers
