@@ -159,6 +159,3 @@ def _note(account: Account, event: ServerEvent) -> None:
             account.turns_open -= 1
             account.outcomes.append(outcome)
             account.moments_s["done"] = now_s
-
-
-__all__ = ["MICROPHONE_HZ", "REPLY_HZ", "Account", "ConnectionClosed", "ServerEvent", "ask"]
