@@ -164,7 +164,7 @@ def test_variable_sets_its_field(name: str, text: str, path: str, value: object)
         ("LOG_FORMAT", "xml", "must be one of console, json, not 'xml'"),
         ("STT_SAMPLE_RATE", "11025", "must be one of 8000, 16000, 22050, 24000, 44100, 48000, not '11025'"),
         ("ALLOW_FRONTEND_BACKEND_AUTH", "maybe", "must be true or false, not 'maybe'"),
-        ("BARGE_IN", "vad", "must be one of partial, off, not 'vad'"),
+        ("BARGE_IN", "on", "must be one of partial, vad, off, not 'on'"),
         ("HISTORY_TURNS", "-1", "must be a whole number of at least 0"),
         ("MAX_MESSAGE_BYTES", "1023", "must be a whole number of at least 1024"),
         ("ELEVENLABS_VOICE_STABILITY", "1.1", "must be a number from 0 to 1"),

@@ -24,6 +24,8 @@ from voice_fsm.fsm.effects import (
     PartialHeard,
     PrepareVoice,
     ReplyTold,
+    SpeechBegan,
+    SpeechEnded,
     StartTurn,
     StateChanged,
     TurnEnded,
@@ -53,6 +55,8 @@ def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.
         ev.SttFailed(at_s=at_s, code="c", message="m", retryable=False),
         ev.Partial(at_s=at_s, text="hello"),
         ev.Committed(at_s=at_s, text="hello"),
+        ev.SpeechStarted(at_s=at_s, speech_ms=100),
+        ev.SpeechStopped(at_s=at_s),
         ev.ReplyStarted(at_s=at_s, turn_id=turn_id),
         ev.ReplyComplete(at_s=at_s, turn_id=turn_id, text="hi", metadata={}),
         ev.SpeechAligned(at_s=at_s, turn_id=turn_id, spans=(ev.SpokenSpan("hi", 0.0),)),
@@ -264,6 +268,31 @@ def test_the_voice_is_prepared_when_the_user_begins_to_speak() -> None:
     assert session.receive(ev.Partial(at_s=2, text="c"))[0] == PrepareVoice(OPTIONS.tts)
 
 
+def test_the_voice_detector_prepares_the_voice_earlier() -> None:
+    """It is told, and the partial that follows does not prepare the voice again."""
+    session = at("listening")
+    started = session.receive(ev.SpeechStarted(at_s=1, speech_ms=100))
+    assert started == (SpeechBegan(), PrepareVoice(OPTIONS.tts))
+    assert names(session.receive(ev.Partial(at_s=1.3, text="a"))) == [PartialHeard]
+    assert session.receive(ev.SpeechStopped(at_s=2)) == (SpeechEnded(),)
+
+
+def test_a_noise_without_words_begins_no_utterance() -> None:
+    """Speech counts from the last start before its first words, not from a cough of long ago."""
+    session = Session(Limits(), at_s=0)
+    options = SessionOptions(turn=TurnOptions(min_speech_ms=500))
+    session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+    session.receive(ev.SpeechStarted(at_s=1))
+    session.receive(ev.SpeechStopped(at_s=1.2))
+    for cls in (ev.TextPrompt, ev.FirstAudio, ev.AudioSent):
+        session.receive(make_events(at_s=10)[cls])
+    session.receive(ev.SpeechStarted(at_s=11, speech_ms=200))
+    session.receive(ev.Partial(at_s=11.2, text="uh"))
+    assert session.state == "speaking"
+    session.receive(ev.Partial(at_s=11.3, text="uh no"))
+    assert session.state == "listening"
+
+
 @pytest.mark.parametrize(
     ("window_ms", "text"), [(None, "one two"), (1000, "one two"), (999, "two"), (0, "two")]
 )
@@ -394,6 +423,14 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.send(ev.Partial(at_s=self.stamp(), text=text))
         if before != "speaking" or self.options.turn.barge_in == "off":
             assert self.phase == before
+
+    @rule(speech_ms=st.sampled_from([0.0, 200.0]))
+    def speech_started(self, speech_ms: float) -> None:
+        self.send(ev.SpeechStarted(at_s=self.stamp(), speech_ms=speech_ms))
+
+    @rule()
+    def speech_stopped(self) -> None:
+        self.send(ev.SpeechStopped(at_s=self.stamp()))
 
     @rule(text=st.sampled_from(["", " ", "yes", "tell me more"]))
     def committed(self, text: str) -> None:

@@ -128,7 +128,7 @@ async def test_what_a_client_opts_in_to(services: Services, voice_server: RunSer
         ('{"type": "text.prompt"}', "invalid_field", "text"),
         ('{"type": "text.prompt", "text": " "}', "invalid_field", "text"),
         ('{"type": "session.configure", "stt": {"sample_rate": 12345}}', "invalid_field", "stt.sample_rate"),
-        ('{"type": "session.configure", "turn": {"barge_in": "vad"}}', "invalid_field", "turn.barge_in"),
+        ('{"type": "session.configure", "turn": {"barge_in": "on"}}', "invalid_field", "turn.barge_in"),
         ('{"type": "audio.append", "audio": "%%%"}', "invalid_audio", "audio"),
         ('{"type": "audio.append", "audio": "AA=="}', "invalid_audio", None),
         (b"\0\0\0", "invalid_audio", None),

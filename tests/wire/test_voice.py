@@ -53,6 +53,8 @@ from voice_fsm.wire.voice import (
     TtsPatch,
     TurnMetrics,
     TurnPatch,
+    UserSpeechStarted,
+    UserSpeechStopped,
     VoicePatch,
     Word,
 )
@@ -159,6 +161,8 @@ SERVER_EXAMPLES: list[tuple[ServerMessage, dict[str, Any]]] = [
         SttSessionStarted(session_id="s", config={"sample_rate": 16000}),
         {"type": "stt.session_started", "session_id": "s", "config": {"sample_rate": 16000}},
     ),
+    (UserSpeechStarted(), {"type": "user.speech_started"}),
+    (UserSpeechStopped(), {"type": "user.speech_stopped"}),
     (TranscriptPartial(text="hello wor"), {"type": "transcript.partial", "text": "hello wor"}),
     (TranscriptCommitted(text="hello"), {"type": "transcript.committed", "text": "hello"}),
     (
@@ -357,8 +361,7 @@ def test_every_client_message_has_an_example() -> None:
         ("tts.voice_settings.similarity_boost", [0, 1], [-1, 2], "must be from 0 to 1"),
         ("tts.voice_settings.style", [0, 1], [-1, 2], "must be from 0 to 1"),
         ("tts.voice_settings.speed", [0.25, 1, 4], [0.24, 4.1], "must be from 0.25 to 4"),
-        ("turn.barge_in", ["partial", "off"], ["on", True], 'must be one of "partial", "vad", "off"'),
-        ("turn.barge_in", [], ["vad"], 'must be "partial" or "off": this server version has no voice'),
+        ("turn.barge_in", ["partial", "vad", "off"], ["on", True], 'must be one of "partial", "vad", "off"'),
         ("turn.min_words", [1, 20], [0, -1], "must be at least 1"),
         ("turn.min_speech_ms", [0, 5000], [-1], "must be at least 0"),
         ("turn.grace_ms", [0, 5000], [-1], "must be at least 0"),
@@ -525,7 +528,7 @@ TTS = st.builds(
 COUNT = st.none() | st.integers(1, 10**6)
 TURN_PATCH = st.builds(
     TurnPatch,
-    barge_in=st.sampled_from([None, "partial", "off"]),
+    barge_in=st.sampled_from([None, "partial", "vad", "off"]),
     min_words=COUNT,
     min_speech_ms=COUNT,
     grace_ms=COUNT,

@@ -121,8 +121,10 @@ class Conversation:
     history_turns: int = setting(
         "HISTORY_TURNS", 20, "Earlier turns that the chat provider is shown.", rule=at_least(0)
     )
-    barge_in: Literal["partial", "off"] = setting(
-        "BARGE_IN", "partial", "Whether a partial transcript interrupts the assistant."
+    barge_in: Literal["partial", "vad", "off"] = setting(
+        "BARGE_IN",
+        "partial",
+        "What interrupts the assistant: a partial transcript, or already the voice detector (vad).",
     )
     barge_in_min_words: int = setting(
         "BARGE_IN_MIN_WORDS", 1, "Words that a partial transcript needs to interrupt.", rule=at_least(1)

@@ -74,6 +74,8 @@ class Facts:
     """When the user or the assistant was last active, for the idle limit."""
     speech_since_s: float | None = None
     """When the utterance under way was first heard."""
+    utterance: str = ""
+    """Its newest partial; blank while there are no words."""
     effects: list[Effect] = attrs.field(factory=list)
 
     @property

@@ -79,6 +79,16 @@ class SttStarted:
 
 
 @attrs.frozen
+class SpeechBegan:
+    """The user is speaking, by the voice detector."""
+
+
+@attrs.frozen
+class SpeechEnded:
+    """The user has fallen silent, by the voice detector."""
+
+
+@attrs.frozen
 class PartialHeard:
     text: str
 
@@ -166,6 +176,8 @@ class Closing:
 Notice = (
     Configured
     | SttStarted
+    | SpeechBegan
+    | SpeechEnded
     | PartialHeard
     | UtteranceCommitted
     | TurnStarted

@@ -132,6 +132,22 @@ class Committed(Event):
     words: tuple[Word, ...] = ()
 
 
+# --- the voice detector -----------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStarted(Event):
+    """Somebody has begun to speak; told long before there are words."""
+
+    speech_ms: float = 0.0
+    """How long it has gone on already."""
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStopped(Event):
+    """The speech has ended."""
+
+
 # --- the turn ---------------------------------------------------------------------------------------
 
 
@@ -219,6 +235,8 @@ SessionEvent = (
     | SttFailed
     | Partial
     | Committed
+    | SpeechStarted
+    | SpeechStopped
     | Tick
 )
 AnyTurnEvent = ReplyStarted | ReplyComplete | SpeechAligned | FirstAudio | AudioSent | TurnDone | TurnFailed

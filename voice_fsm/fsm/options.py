@@ -64,7 +64,8 @@ class BackendOptions:
 class TurnOptions:
     """When the user is taken to interrupt, to go on, or to have left."""
 
-    barge_in: Literal["partial", "off"] = "partial"
+    barge_in: Literal["partial", "vad", "off"] = "partial"
+    """What interrupts: words alone, or the voice detector's word that somebody speaks, and then words."""
     min_words: int = 1
     """Words a partial needs before it interrupts."""
     min_speech_ms: int = 0

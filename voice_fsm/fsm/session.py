@@ -16,6 +16,8 @@ from voice_fsm.fsm.effects import (
     PartialHeard,
     PrepareVoice,
     ReplyTold,
+    SpeechBegan,
+    SpeechEnded,
     SttStarted,
     UtteranceCommitted,
 )
@@ -37,6 +39,8 @@ from voice_fsm.fsm.events import (
     ReplyStarted,
     SessionEvent,
     SpeechAligned,
+    SpeechStarted,
+    SpeechStopped,
     SttFailed,
     SttOpened,
     TextPrompt,
@@ -130,6 +134,11 @@ class Session:
                 self._partial(event)
             case Committed():
                 self._committed(event)
+            case SpeechStarted():
+                self._speech_started(event)
+            case SpeechStopped():
+                facts.quiet_since_s = event.at_s
+                self._emit(SpeechEnded())
             case Interrupt():
                 if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
                     self._chart.send("interrupt", message=event)
@@ -137,10 +146,10 @@ class Session:
                 if facts.turn is not None and facts.turn.turn_id == event.turn_id:
                     facts.turn.clock.progress_reported(event.played_ms, event.at_s)
             case SttOpened():
-                facts.speech_since_s = None  # the utterance went with the old link, or comes again
+                self._forget_speech()  # the utterance went with the old link, or comes again
                 self._emit(SttStarted(event.session_id, event.config))
             case SttFailed():
-                facts.speech_since_s = None
+                self._forget_speech()
                 self._emit(
                     ErrorTold(
                         code=event.code, message=event.message, field=event.field, retryable=event.retryable
@@ -188,12 +197,26 @@ class Session:
         if not event.text.strip():
             return
         if facts.speech_since_s is None:
-            facts.speech_since_s = event.at_s
-            self._emit(PrepareVoice(facts.options.tts))
+            self._hear_speech_since(event.at_s)
+        facts.utterance = event.text
         facts.quiet_since_s = event.at_s
         self._emit(PartialHeard(event.text))
         if facts.state == "speaking":
             self._chart.send("barge_in", message=event)
+
+    def _speech_started(self, event: SpeechStarted) -> None:
+        self._facts.quiet_since_s = event.at_s
+        self._emit(SpeechBegan())
+        self._hear_speech_since(event.at_s - event.speech_ms / 1000)
+
+    def _hear_speech_since(self, since_s: float) -> None:
+        facts = self._facts
+        if facts.speech_since_s is None or not facts.utterance:
+            facts.speech_since_s = since_s
+            self._emit(PrepareVoice(facts.options.tts))
+
+    def _forget_speech(self) -> None:
+        self._facts.speech_since_s, self._facts.utterance = None, ""
 
     def _committed(self, event: Committed) -> None:
         facts = self._facts
@@ -201,7 +224,7 @@ class Session:
         self._emit(UtteranceCommitted(event.text, event.words))
         if event.text.strip():
             self._chart.send("utterance", message=event)
-        facts.speech_since_s = None
+        self._forget_speech()
 
     def _deadlines(self) -> list[tuple[float, str]]:
         """What time alone can bring about in this state, and when."""

@@ -217,6 +217,10 @@ class VoiceDoor:
                 return wire.SessionConfigured(session_id=session_id)
             case fx.SttStarted(session_id, config):
                 return wire.SttSessionStarted(session_id=session_id, config=config)
+            case fx.SpeechBegan():
+                return self._if_asked("speech", wire.UserSpeechStarted())
+            case fx.SpeechEnded():
+                return self._if_asked("speech", wire.UserSpeechStopped())
             case fx.PartialHeard(text):
                 return wire.TranscriptPartial(text=text)
             case fx.UtteranceCommitted(text, words):

@@ -28,7 +28,7 @@ SAMPLE_RATES_HZ: Final = (8000, 16000, 22050, 24000, 44100, 48000)
 """Rates at which a client may send its microphone."""
 PROMPT_CHARS: Final = 8000
 
-EventKind = Literal["state", "text.delta", "metrics", "alignment"]
+EventKind = Literal["state", "text.delta", "metrics", "alignment", "speech"]
 
 OptionsT = TypeVar("OptionsT")
 
@@ -121,13 +121,7 @@ class TtsPatch:
 class TurnPatch:
     """When the user is taken to interrupt, to go on, or to have left, as far as the client says."""
 
-    barge_in: Literal["partial", "vad", "off"] | None = attrs.field(
-        default=None,
-        validator=check(
-            lambda value: value != "vad",
-            'must be "partial" or "off": this server version has no voice activity detection of its own',
-        ),
-    )
+    barge_in: Literal["partial", "vad", "off"] | None = None
     min_words: int | None = attrs.field(default=None, validator=at_least(1))
     min_speech_ms: int | None = attrs.field(default=None, validator=at_least(0))
     grace_ms: int | None = attrs.field(default=None, validator=at_least(0))
@@ -257,6 +251,20 @@ class SttSessionStarted:
     type: ClassVar[str] = "stt.session_started"
     session_id: str
     config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class UserSpeechStarted:
+    """The voice detector hears the user speak."""
+
+    type: ClassVar[str] = "user.speech_started"
+
+
+@attrs.frozen(kw_only=True)
+class UserSpeechStopped:
+    """The voice detector hears the user no longer."""
+
+    type: ClassVar[str] = "user.speech_stopped"
 
 
 @attrs.frozen(kw_only=True)
@@ -448,6 +456,8 @@ ServerMessage = (
     SessionReady
     | SessionConfigured
     | SttSessionStarted
+    | UserSpeechStarted
+    | UserSpeechStopped
     | TranscriptPartial
     | TranscriptCommitted
     | AssistantStarted
