@@ -224,8 +224,31 @@ class FakeElevenLabsTts:
             case Trouble.GARBAGE:
                 yield b"\x16\x03\x01 this is no HTTP\r\n\r\n"
                 yield Fault.CLOSE
+        if request.method == "GET":
+            yield self._listing(request)
+            return
         refusal = self._refusal(request)
         yield from [refusal] if refusal is not None else self._speech(request, trouble)
+
+    def _listing(self, request: Request) -> bytes:
+        """Answer ``GET /v2/voices``, with two voices a page at most."""
+        parts = urlsplit(request.path)
+        if request.headers.get("xi-api-key") != self.api_key:
+            return _detail(401, {"status": "invalid_api_key", "message": "Invalid API key"})
+        if parts.path != "/v2/voices":
+            return _detail(404, "Not Found")
+        query = parse_qs(parts.query)
+        begin = int(query.get("next_page_token", ["0"])[0])
+        end = begin + min(2, int(query.get("page_size", ["10"])[0]))
+        known = sorted(self.voices)
+        voices = [
+            {"voice_id": voice, "name": voice.title(), "labels": {"language": "en"}, "category": "premade"}
+            for voice in known[begin:end]
+        ]
+        has_more = end < len(known)
+        token = str(end) if has_more else None
+        page = {"voices": voices, "has_more": has_more, "total_count": len(known), "next_page_token": token}
+        return json_response(page)
 
     def _refusal(self, request: Request) -> bytes | None:
         parts = urlsplit(request.path)

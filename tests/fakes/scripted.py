@@ -12,7 +12,7 @@ from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.runtime.outgoing import AudioChunk, Item
 from voice_fsm.runtime.session import VoiceSession
 from voice_fsm.stt.base import Transcript
-from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText
+from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, VoiceInfo
 
 
 @attrs.define
@@ -171,6 +171,11 @@ class ScriptedTts:
     def prewarm(self, options: TtsOptions) -> None:
         """Count."""
         self.prewarmed += 1
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        """Have one."""
+        await trio.lowlevel.checkpoint()
+        return (VoiceInfo("scripted-1", "Scripted", "en"),)
 
     @asynccontextmanager
     async def speak(

@@ -109,6 +109,16 @@ async def test_the_client_streams_text_in_over_the_socket(fake: tuple[FakeEleven
     assert len(stream.spoken) < len(pieces)  # its schedule asks for 50 characters
 
 
+async def test_the_client_lists_voices(fake: tuple[FakeElevenLabsTts, Any]) -> None:
+    """A page of voices is one to the client."""
+    _, client = fake
+
+    page = await in_thread(lambda: client.voices.search(page_size=1))
+
+    assert [voice.voice_id for voice in page.voices] == ["voice-1"]
+    assert (page.has_more, page.next_page_token) == (True, "1")
+
+
 @pytest.mark.parametrize(
     ("refusal", "status", "named"),
     [

@@ -21,7 +21,7 @@ from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.stt.listener import Listener, ListeningRules
 from voice_fsm.stt.moonshine import Moonshine
-from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider
+from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider, VoiceInfo
 from voice_fsm.tts.engine import EngineError
 from voice_fsm.tts.espeak import parts
 from voice_fsm.tts.local import LocalTts, cut, open_local_tts, speakable
@@ -72,6 +72,9 @@ class ScriptedEngine:
     inside: int = 0
     most_inside: int = 0
     fails: bool = False
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        return ()
 
     def find_voice(self, voice_id: str | None) -> str | None:
         return None if voice_id else "only"
@@ -177,6 +180,16 @@ async def test_voices_differ() -> None:
             for voice in ("en-us", "en-gb", "de", "en-us+f3")
         ]
     assert len(set(sounds)) == 4
+
+
+async def test_every_listed_voice_can_be_asked_for() -> None:
+    """The list has one voice a language, each by an id that is taken."""
+    async with open_local_tts() as tts:
+        voices = await tts.voices()
+        for voice in voices:
+            tts.check(options(voice_id=voice.id))
+    assert len(voices) > 100
+    assert VoiceInfo("en-gb", "English (Great Britain)", "en-gb") in voices
 
 
 async def test_the_servers_voice_is_used_where_the_client_names_none() -> None:

@@ -19,7 +19,7 @@ import trio
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
-from voice_fsm.tts.base import SpeechAudio, SpokenText
+from voice_fsm.tts.base import SpeechAudio, SpokenText, VoiceInfo
 from voice_fsm.tts.local import LocalTts, open_local_tts
 
 
@@ -123,8 +123,16 @@ async def test_speed_is_its_length_scale(voice_file: Path, speed: float, expecte
     assert len(audio) / 44100 == pytest.approx(expected_s, abs=0.01)
 
 
+async def test_the_voice_and_its_speakers_are_listed(voice_file: Path) -> None:
+    """The file's name gives the voice's id and language."""
+    async with open_local_tts(piper_voice=voice_file) as tts:
+        voices = await tts.voices()
+    assert voices == tuple(VoiceInfo(name, name, "en-US") for name in ("en_US-amy-medium", "amy", "bob"))
+
+
 @pytest.mark.parametrize(
-    ("voice_id", "speaker_id"), [(None, None), ("bob", 3), ("JBFqnCBsd6RMkjVDRZzb", None)]
+    ("voice_id", "speaker_id"),
+    [(None, None), ("en_US-amy-medium", None), ("bob", 3), ("JBFqnCBsd6RMkjVDRZzb", None)],
 )
 async def test_voices_are_its_speakers(
     voice_file: Path, voice_id: str | None, speaker_id: int | None

@@ -65,6 +65,7 @@ class GuardedTts:
         self.name = provider.name
         self.check = provider.check
         self.prewarm = provider.prewarm
+        self.voices = provider.voices
         self._provider = provider
         self._breaker = breaker or Breaker(Upstream.TTS)
 
@@ -115,6 +116,7 @@ class FallbackTts:
         self.name = first.name
         self.check = first.check
         self.prewarm = first.prewarm
+        self.voices = first.voices
         self._first = first
         self._second = second
 

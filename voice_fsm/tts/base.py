@@ -39,6 +39,18 @@ class SpeechAudio:
 Speech = SpokenText | Alignment | SpeechAudio
 
 
+@attrs.frozen
+class VoiceInfo:
+    """A voice that may be chosen."""
+
+    id: str
+    """What `TtsOptions.voice_id` takes."""
+    name: str
+    """For people."""
+    language: str | None = None
+    """Such as ``en`` or ``en-gb``, as the provider writes it; ``None``: several, or not told."""
+
+
 class TtsProvider(Protocol):
     """A synthesiser, shared by all sessions of the process."""
 
@@ -53,6 +65,13 @@ class TtsProvider(Protocol):
 
     def prewarm(self, options: TtsOptions) -> None:
         """A reply with these options will be spoken soon: connect ahead, if that is worth while."""
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        """List the voices that a client may ask for.
+
+        Raises:
+            ProviderError: the service did not tell.
+        """
 
     def speak(
         self, pieces: AsyncIterable[str], options: TtsOptions

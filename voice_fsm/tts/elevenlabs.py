@@ -29,9 +29,10 @@ import trio
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
-from voice_fsm.tts.base import Speech
+from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
 from voice_fsm.tts.elevenlabs_script import FrameSource, Narrator, Script
+from voice_fsm.tts.elevenlabs_voices import list_voices
 from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
 from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Frame, Voice
 from voice_fsm.tts.elevenlabs_ws import SocketRequest
@@ -137,6 +138,15 @@ class ElevenLabsTts:
             return
         if self._uses_socket(voice):
             self._sockets.prewarm(voice)
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        """List the voices of the account and those that come with it.
+
+        Raises:
+            ProviderError: see `TtsProvider`.
+        """
+        config = self._config
+        return await list_voices(self._client, config.base_url, config.api_key, config.deadlines)
 
     @trio.as_safe_channel
     async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech, None]:

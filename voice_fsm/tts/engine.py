@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Protocol
 
+from voice_fsm.tts.base import VoiceInfo
+
 
 class EngineError(Exception):
     """The engine refused a call; a fault of ours or the engine's, not of the text."""
@@ -18,6 +20,9 @@ class SpeechEngine(Protocol):
 
     def find_voice(self, voice_id: str | None) -> str | None:
         """What `synthesize` calls this voice (``None``: the engine's own choice); ``None`` if unknown."""
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        """What `find_voice` finds, without variants."""
 
     def synthesize(self, text: str, voice: str, speed: float) -> Iterator[bytes]:
         """Say ``text``: PCM in pieces, each made when it is asked for.

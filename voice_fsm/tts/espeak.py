@@ -15,6 +15,7 @@ from typing import Final, Self
 import numpy as np
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.tts.base import VoiceInfo
 from voice_fsm.tts.engine import EngineError
 
 DEFAULT_VOICE: Final = "en-us+adam"
@@ -109,10 +110,17 @@ class Espeak:
         Only names from the library's own lists go to it: it takes them for paths of files.
         """
         language, plus, variant = (DEFAULT_VOICE if voice_id is None else voice_id).lower().partition("+")
-        identifier = self._voices.get(language)
-        if identifier is None or (plus and variant not in self._variants):
+        found = self._voices.get(language)
+        if found is None or (plus and variant not in self._variants):
             return None
+        identifier, _ = found
         return f"{identifier}+{self._variants[variant]}" if plus else identifier
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        """One for each language."""
+        return tuple(
+            VoiceInfo(language, name, language) for language, (_, name) in sorted(self._voices.items())
+        )
 
     def synthesize(self, text: str, voice: str, speed: float) -> Iterator[bytes]:
         """Say ``text``, in parts of at most 300 characters."""
@@ -167,18 +175,18 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def _list_voices(library: ctypes.CDLL) -> Mapping[str, str]:
-    """Each language and the identifier of the voice that suits it best (the lowest priority)."""
-    best: dict[str, tuple[int, str]] = {}
+def _list_voices(library: ctypes.CDLL) -> Mapping[str, tuple[str, str]]:
+    """Each language, and identifier and name of the voice that suits it best (the lowest priority)."""
+    best: dict[str, tuple[int, str, str]] = {}
     voices = library.espeak_ListVoices(None)
     index = 0
     while voices[index]:
         voice = voices[index].contents
         for priority, language in _languages(voice.languages):
-            candidate = (priority, voice.identifier.decode())
+            candidate = (priority, voice.identifier.decode(), voice.name.decode())
             best[language] = min(candidate, best.get(language, candidate))
         index += 1
-    return {language: identifier for language, (_, identifier) in best.items()}
+    return {language: (identifier, name) for language, (_, identifier, name) in best.items()}
 
 
 def _languages(address: int) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ import trio
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
-from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText
+from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, VoiceInfo
 from voice_fsm.tts.encoding import SpeechEncoder, check_format, make_encoder
 from voice_fsm.tts.engine import EngineError, SpeechEngine
 from voice_fsm.tts.espeak import Espeak
@@ -86,6 +86,11 @@ class LocalTts:
 
     def prewarm(self, options: TtsOptions) -> None:
         """See `TtsProvider.prewarm`. The engine is loaded already."""
+
+    async def voices(self) -> tuple[VoiceInfo, ...]:
+        """See `TtsProvider.voices`."""
+        await trio.lowlevel.checkpoint()
+        return self._engine.voices()
 
     @trio.as_safe_channel
     async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech]:

@@ -10,23 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.tts.base import VoiceInfo
 from voice_fsm.tts.engine import EngineError
 
 if TYPE_CHECKING:
     from piper import PiperVoice
 
+_LANGUAGE: Final = re.compile(r"([a-z]{2,3})_([A-Z]{2})-")
+"""How the names of Piper's files begin: ``en_US-amy-medium``."""
 _DOUBLE_BRACKET: Final = re.compile(r"\[(?=\[)")
 _VOLUME: Final = 0.8
 """Piper scales each sentence to full scale; a resampler needs room above that."""
 
 
 class Piper:
-    """One voice; satisfies `SpeechEngine`. Voices are the names of its speakers, where it has several."""
+    """One voice; satisfies `SpeechEngine`.
+
+    Voices are the file's name, without ``.onnx``, and the names of its speakers, where it has several.
+    """
 
     speeds = (0.25, 4.0)
 
-    def __init__(self, voice: "PiperVoice") -> None:
+    def __init__(self, voice: "PiperVoice", name: str) -> None:
         self._voice = voice
+        self._name = name
         self.sample_rate_hz: int = voice.config.sample_rate
 
     @classmethod
@@ -44,15 +51,22 @@ class Piper:
             if not needed.is_file():
                 raise _unavailable(f"The voice of this server is missing: there is no file {needed.name}.")
         try:
-            return cls(PiperVoice.load(path))
+            return cls(PiperVoice.load(path), path.stem)
         except Exception as error:  # ONNX Runtime's errors have no base class but this
             raise _unavailable(f"The voice of this server cannot be loaded from {path.name}.") from error
 
     def find_voice(self, voice_id: str | None) -> str | None:
-        """Look a speaker up by name."""
-        if voice_id is None:
+        """Look the voice or one of its speakers up by name."""
+        if voice_id in (None, self._name):
             return ""
         return voice_id if voice_id in self._voice.config.speaker_id_map else None
+
+    def voices(self) -> tuple[VoiceInfo, ...]:
+        """The voice, and its speakers if it has several."""
+        found = _LANGUAGE.match(self._name)
+        language = f"{found[1]}-{found[2]}" if found else None
+        names = [self._name, *self._voice.config.speaker_id_map]
+        return tuple(VoiceInfo(name, name, language) for name in names)
 
     def synthesize(self, text: str, voice: str, speed: float) -> Iterator[bytes]:
         """Say ``text``, a sentence at a time."""
