@@ -1,123 +1,137 @@
-"""Run the bench: ``python -m tests.bench [K ...]``."""
+"""Run the bench: ``python -m tests.bench [--layer NAME] [K ...]``."""
 
+import argparse
 import asyncio
+import json
+import math
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import urllib.request
+from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
-from tests.bench.clients import Figures, connect, talk
-from tests.bench.upstreams import UTTERANCE_S
+from tests.bench.clients import Client, Figures, connect, talk
+from tests.bench.layers import LAYERS, OTHER_CORE, Served, process
+from tests.bench.load import TURN_S, described
 
-SETTLE_S = 6.0
-MEASURE_S = 16.0
-SERVER_CORE, OTHER_CORE = 0, 1
+SETTLE_S: Final = TURN_S
+"""A turn of every session, so that all that is made once has been."""
+MEASURE_S: Final = 2 * TURN_S
+SESSIONS: Final = (10, 50, 100, 150, 200, 300, 400)
 
 
 @attrs.frozen
 class Row:
-    """The figures of one number of sessions."""
+    """The figures of one layer with one number of sessions."""
 
+    layer: str
     sessions: int
-    turn_ms: tuple[float, float, float]
-    silence_ms: tuple[float, float, float]
-    cpu_ms: float
-    """CPU of the server per session and second."""
+    served: int
+    """Sessions that were neither refused nor lost."""
+    turn_ms: Sequence[float]
+    audio_in_ms: Sequence[float]
+    silence_ms: Sequence[float]
+    cpu_share: float
+    """How much of its core the server used."""
     memory_mib: float
-    """Resident memory of the server per session."""
-    turns: int
-    stale: int
+    """Resident memory, more than with one session."""
+    seconds: float
+    messages_in: int
+    """To the recogniser."""
     errors: int
-    late: float
+    """Error messages, and sessions lost or never ready."""
+    figures: Figures
 
     def __str__(self) -> str:
-        turn, silence = (" / ".join(f"{value:.1f}" for value in ms) for ms in (self.turn_ms, self.silence_ms))
-        return (
-            f"| {self.sessions} | {turn} | {silence} | {self.cpu_ms:.2f} | {self.memory_mib:.3f} "
-            f"| {self.turns} | {self.stale} | {self.errors} | {self.late:.0%} |"
-        )
+        served, figures = max(self.served, 1), self.figures
+        session_s = served * self.seconds
+        cells = [
+            self.layer,
+            str(self.sessions),
+            _quantiles(self.turn_ms, 50, 95, 99),
+            _quantiles(self.audio_in_ms, 50, 95),
+            _quantiles(self.silence_ms, 95),
+            f"{self.cpu_share / served * 1000:.2f}",
+            f"{self.cpu_share:.0%}",
+            f"{self.memory_mib / served:.2f}",
+            f"{self.messages_in / session_s:.1f} / {figures.messages / session_s:.1f}",
+            str(len(self.turn_ms)),
+            str(figures.stale_chunks),
+            str(figures.refused),
+            str(self.errors),
+            f"{figures.late_ticks / max(figures.ticks, 1):.0%}",
+        ]
+        return f"| {' | '.join(cells)} |"
 
 
-HEADER = """\
-| K | turn overhead p50/p95/p99 ms | barge-in p50/p95/p99 ms | CPU ms per session-s | MiB a session \
-| turns | stale | errors | late ticks |
-|---|---|---|---|---|---|---|---|---|"""
+COLUMNS: Final = (
+    "layer",
+    "sessions",
+    "turn overhead p50 / p95 / p99 ms",
+    "audio in p50 / p95 ms",
+    "silence p95 ms",
+    "CPU ms per session-s",
+    "core",
+    "MiB a session",
+    "messages in / out",
+    "turns",
+    "stale",
+    "refused",
+    "errors",
+    "late",
+)
 
 
-@contextmanager
-def process(core: int, *command: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program on one core, ended with the block."""
-    pinned = ["taskset", "-c", str(core), sys.executable, *command]
-    with subprocess.Popen(pinned, stdout=subprocess.PIPE, text=True, env={**os.environ, **env}) as child:
-        try:
-            yield child
-        finally:
-            child.terminate()
-
-
-@contextmanager
-def server(upstream_port: str) -> Iterator[tuple[int, int]]:
-    """Our server against the bench's upstreams; gives its process id and port."""
-    upstream = f"http://127.0.0.1:{upstream_port}"
-    env = {
-        "ELEVENLABS_API_KEY": "bench",
-        "ELEVENLABS_BASE_URL": upstream,
-        "BACKEND_BASE_URL": upstream,
-        "MAX_SESSIONS": "2000",
-        "LOG_LEVEL": "error",
-        "DRAIN_S": "1",
-    }
-    with process(SERVER_CORE, "-m", "voice_fsm", "serve", "--port", "0", **env) as child:
-        assert child.stdout is not None
-        line = next(line for line in child.stdout if "Talk to it" in line)
-        yield child.pid, int(line.split("/test")[0].rsplit(":", 1)[1])
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mib(pid: int) -> float:
-    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return resident * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def quantiles(values: list[float]) -> tuple[float, float, float]:
+def _quantiles(values: Sequence[float], *percents: int) -> str:
     if len(values) < 2:
-        return (values[0], values[0], values[0]) if values else (float("nan"),) * 3
+        return "-"
     cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return cuts[49], cuts[94], cuts[98]
+    return " / ".join(f"{cuts[percent - 1]:.1f}" for percent in percents)
 
 
-async def measure(pid: int, port: int, sessions: int) -> Row:
+def _take_audio_in(upstream: str) -> tuple[int, list[float]]:
+    with urllib.request.urlopen(f"http://{upstream}/audio-in", timeout=30) as answer:
+        figures = json.load(answer)
+    return figures["messages"], figures["took_ms"]
+
+
+async def measure(layer: str, served: Served, upstream: str, sessions: int) -> Row:
     """Let ``sessions`` clients talk, and count once they have settled."""
     figures = Figures()
-    before_mib = memory_mib(pid)
-    clients = await connect(port, sessions, figures)
-    await talk(clients, SETTLE_S)
-    figures.counting = True
-    began_s, began_cpu_s = time.monotonic(), cpu_s(pid)
-    late = await talk(clients, MEASURE_S)
-    took_s, used_s = time.monotonic() - began_s, cpu_s(pid) - began_cpu_s
-    figures.counting = False
-    row = Row(
-        sessions=sessions,
-        turn_ms=quantiles(figures.turn_ms),
-        silence_ms=quantiles(figures.silence_ms),
-        cpu_ms=used_s / took_s / sessions * 1000,
-        memory_mib=(memory_mib(pid) - before_mib) / sessions,
-        turns=len(figures.turn_ms),
-        stale=figures.stale_chunks,
-        errors=len(figures.errors) + figures.closed,
-        late=late,
-    )
+    clients: list[Client] = []
+    async with asyncio.TaskGroup() as tasks:
+        talking = tasks.create_task(talk(clients, figures))
+        await connect(served.port, 1, clients, figures)
+        await asyncio.sleep(1)
+        before_mib = served.memory_mib
+        await connect(served.port, sessions - 1, clients, figures)
+        await asyncio.sleep(SETTLE_S)
+        await asyncio.to_thread(_take_audio_in, upstream)
+        figures.counting = True
+        began_s, began_cpu_s = time.monotonic(), served.cpu_s
+        await asyncio.sleep(MEASURE_S)
+        figures.counting = False
+        took_s, used_s = time.monotonic() - began_s, served.cpu_s - began_cpu_s
+        messages_in, audio_in_ms = await asyncio.to_thread(_take_audio_in, upstream)
+        row = Row(
+            layer=layer,
+            sessions=sessions,
+            served=sum(client.ready for client in clients),
+            turn_ms=figures.turn_ms,
+            audio_in_ms=audio_in_ms,
+            silence_ms=figures.silence_ms,
+            cpu_share=used_s / took_s,
+            memory_mib=served.memory_mib - before_mib if sessions > 1 else math.nan,
+            seconds=took_s,
+            messages_in=messages_in,
+            errors=len(figures.errors) + figures.closed,
+            figures=figures,
+        )
+        talking.cancel()
     for error in figures.errors[:3]:
         print(error, file=sys.stderr)  # noqa: T201  # a command
     for client in clients:
@@ -126,15 +140,21 @@ async def measure(pid: int, port: int, sessions: int) -> Row:
 
 
 def main() -> None:
-    """Print one row for each number of sessions; each has a fresh server."""
+    """Print one row for each layer and number of sessions; each has a fresh server."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--layer", choices=LAYERS, action="append", help="all, where none is named")
+    parser.add_argument("sessions", type=int, nargs="*", default=SESSIONS)
+    asked = parser.parse_args()
     os.sched_setaffinity(0, {OTHER_CORE})
-    print(f"{UTTERANCE_S:g} s of speech a turn, 100 ms chunks, {MEASURE_S:g} s measured")  # noqa: T201
-    print(HEADER)  # noqa: T201
-    for sessions in map(int, sys.argv[1:] or ["1", "10", "50", "100", "200"]):
-        with process(OTHER_CORE, "-m", "tests.bench.upstreams") as upstreams:
-            assert upstreams.stdout is not None
-            with server(upstreams.stdout.readline().strip()) as (pid, port):
-                print(asyncio.run(measure(pid, port, sessions)), flush=True)  # noqa: T201
+    print(f"{described()}\nMeasured for {MEASURE_S:g} s.\n")  # noqa: T201
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")  # noqa: T201
+    for sessions in asked.sessions:
+        for layer in asked.layer or LAYERS:
+            with process(OTHER_CORE, "-m", "tests.bench.upstreams") as upstreams:
+                assert upstreams.stdout is not None
+                upstream = f"127.0.0.1:{upstreams.stdout.readline().strip()}"
+                with LAYERS[layer](upstream) as served:
+                    print(asyncio.run(measure(layer, served, upstream, sessions)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

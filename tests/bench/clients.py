@@ -1,17 +1,21 @@
 """K clients in one process: each sends 100 ms of audio every 100 ms and times what comes back."""
 
 import asyncio
+import itertools
 import json
 import re
+import struct
 import time
 from typing import Final
 
 import attrs
 
 from tests.bench.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, frame
+from tests.bench.load import CHUNK_BYTES, CHUNK_MS
 
-CHUNK: Final = frame(BINARY, bytes(3200), masked=True)
-TICK_S: Final = 0.1
+TICK_S: Final = CHUNK_MS / 1000
+_CHUNK_HEAD: Final = frame(BINARY, bytes(CHUNK_BYTES), masked=True)[:-CHUNK_BYTES]
+_CHUNK_REST: Final = bytes(CHUNK_BYTES - 8)
 CONFIGURE: Final = frame(
     TEXT,
     json.dumps(
@@ -23,12 +27,14 @@ CONFIGURE: Final = frame(
     ).encode(),
     masked=True,
 )
+TRY_LATER: Final = 1013
+CONNECT_EVERY_S: Final = 0.02
 _UPGRADE: Final = (
     b"GET /v1/voice/ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 _MOMENT: Final = re.compile(rb"(at|stop) (\d+)")
-_TURN: Final = re.compile(rb'"turn_id":(\d+)')
+_TURN: Final = re.compile(rb'"turn_id": ?(\d+)')
 
 
 @attrs.define
@@ -40,10 +46,17 @@ class Figures:
     """From the recogniser's commit to the first audio at the client."""
     silence_ms: list[float] = attrs.field(factory=list)
     """From the recogniser's partial to `assistant.interrupted` at the client."""
-    chunks: int = 0
+    messages: int = 0
+    """What the server sent them."""
     stale_chunks: int = 0
     errors: list[bytes] = attrs.field(factory=list)
+    refused: int = 0
+    """Sessions that the server said it had no room for."""
+    ticks: int = 0
+    late_ticks: int = 0
+    """How often the clients themselves were late."""
     closed: int = 0
+    """Sessions that were lost, or never got ready."""
 
 
 class Client(asyncio.Protocol):
@@ -56,14 +69,15 @@ class Client(asyncio.Protocol):
         self._stopped_ns: int | None = None
         self._dead_turns: set[bytes] = set()
         self.ready = False
+        self.refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]  # a TCP client's
         self.transport.write(_UPGRADE)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._figures.closed += self.ready
         self.ready = False
-        self._figures.closed += 1
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None:
@@ -76,14 +90,22 @@ class Client(asyncio.Protocol):
             elif opcode == PING:
                 self.transport.write(frame(PONG, payload, masked=True))
             elif opcode == CLOSE:
-                self.transport.close()
+                self._closed(int.from_bytes(payload[:2], "big"))
 
     def speak(self) -> None:
         if self.ready:
-            self.transport.write(CHUNK)
+            moment = struct.pack("<q", time.monotonic_ns())
+            self.transport.write(_CHUNK_HEAD + moment + _CHUNK_REST)
+
+    def _closed(self, code: int) -> None:
+        if code == TRY_LATER:
+            self.refused = True
+            self._figures.refused += 1
+        self.transport.close()
 
     def _event(self, payload: bytes) -> None:
-        figures, kind = self._figures, payload[9:40]
+        figures, kind = self._figures, payload[8:40].lstrip(b' "')
+        figures.messages += figures.counting
         if kind.startswith(b"assistant.audio.chunk"):
             self._chunk(payload)
         elif kind.startswith((b"transcript.committed", b"transcript.partial")):
@@ -99,7 +121,7 @@ class Client(asyncio.Protocol):
             self._stopped_ns = None
         elif kind.startswith(b"stt.session_started"):
             self.ready = True
-        elif kind.startswith(b"error"):
+        elif kind.startswith(b"error") and b"overloaded" not in payload:
             figures.errors.append(payload[:300])
 
     def _chunk(self, payload: bytes) -> None:
@@ -108,7 +130,6 @@ class Client(asyncio.Protocol):
             if figures.counting:
                 figures.turn_ms.append((time.monotonic_ns() - self._committed_ns) / 1e6)
             self._committed_ns = None
-        figures.chunks += 1
         figures.stale_chunks += _turn(payload) in self._dead_turns
 
 
@@ -117,35 +138,29 @@ def _turn(payload: bytes) -> bytes:
     return found[1] if found else b""
 
 
-async def connect(port: int, count: int, figures: Figures) -> list[Client]:
-    """Open sessions one after the other, until all are listened to."""
+async def connect(port: int, count: int, clients: list[Client], figures: Figures) -> None:
+    """Open sessions one after the other, and wait until each is listened to or refused."""
     loop = asyncio.get_running_loop()
-    clients = []
     for _ in range(count):
         _, client = await loop.create_connection(lambda: Client(figures), "127.0.0.1", port)
         clients.append(client)
-        await asyncio.sleep(0.004)
+        await asyncio.sleep(CONNECT_EVERY_S)
     for _ in range(200):
-        if all(client.ready for client in clients):
-            return clients
+        if all(client.ready or client.refused for client in clients):
+            break
         await asyncio.sleep(0.05)
-    raise TimeoutError(f"{sum(client.ready for client in clients)} of {count} clients got a session")
+    figures.closed += sum(not (client.ready or client.refused) for client in clients)
 
 
-async def talk(clients: list[Client], duration_s: float) -> float:
-    """Have every client speak at its own phase of the 100 ms; gives the fraction of ticks that came late."""
+async def talk(clients: list[Client], figures: Figures) -> None:
+    """Have every client speak, from when it is listened to, at its own phase of the 100 ms."""
     slots = 20
     began_s = time.monotonic()
-    late = total = 0
-    for tick in range(int(duration_s / TICK_S * slots)):
+    for tick in itertools.count():
         due_s = began_s + tick * TICK_S / slots
-        now_s = time.monotonic()
-        if due_s > now_s:
-            await asyncio.sleep(due_s - now_s)
-        else:
-            await asyncio.sleep(0)
-        total += 1
-        late += time.monotonic() - due_s > TICK_S
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        if figures.counting:
+            figures.ticks += 1
+            figures.late_ticks += time.monotonic() - due_s > TICK_S
         for client in clients[tick % slots :: slots]:
             client.speak()
-    return late / total

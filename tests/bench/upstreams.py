@@ -1,48 +1,78 @@
 """ElevenLabs and a chat backend that answer at once, in a process of their own.
 
-The recogniser commits after every `UTTERANCE_S` of audio, and once in a while utters a partial while the
+The recogniser commits after every `TURN_S` of audio, and once in a while utters a partial while the
 assistant speaks: a barge-in. What it says holds the moment at which it was said, so that the client, on the
-same machine's clock, can tell how long everything behind it took.
+same machine's clock, can tell how long everything behind it took. Each chunk of a client's audio begins with
+the moment at which it was sent; ``GET /audio-in`` gives how long they took since it was last asked for, and
+how many messages they came in.
 """
 
 import asyncio
 import base64
 import json
 import random
+import re
+import struct
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
+import attrs
+
 from tests.bench.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, accept_key, frame
+from tests.bench.load import (
+    BARGE_IN_AFTER_S,
+    BARGE_IN_EVERY,
+    CHUNK_BYTES,
+    REPLY,
+    REPLY_CHUNKS,
+    SAMPLE_RATE_HZ,
+    TURN_S,
+)
 
-SAMPLE_RATE_HZ: Final = 16000
-UTTERANCE_S: Final = 4.0
-BARGE_IN_AFTER_S: Final = 1.0
-"""Audio after a commit at which every `BARGE_IN_EVERY`-th turn is interrupted."""
-BARGE_IN_EVERY: Final = 4
-REPLY: Final = "Here is what I found for you, spoken at a measured pace."
-REPLY_CHUNKS: Final = 30
-CHUNK_MS: Final = 100
-
-_BASE64_PER_SECOND: Final = SAMPLE_RATE_HZ * 2 * 4 / 3
-_CHUNK: Final = base64.b64encode(bytes(SAMPLE_RATE_HZ * 2 * CHUNK_MS // 1000)).decode()
-_RAW_SPEECH: Final = base64.b64decode(_CHUNK) * REPLY_CHUNKS
+_BYTES_PER_SECOND: Final = SAMPLE_RATE_HZ * 2
+_AUDIO: Final = re.compile(rb'"audio_base_64": ?"([^"]*)"')
+_CHUNK: Final = base64.b64encode(bytes(CHUNK_BYTES)).decode()
+_RAW_SPEECH: Final = bytes(CHUNK_BYTES * REPLY_CHUNKS)
 _TIMED_SPEECH: Final = json.dumps({"audio_base64": _CHUNK, "alignment": None}).encode() + b"\n"
 _SPEECH: Final = frame(TEXT, json.dumps({"audio": _CHUNK, "isFinal": None}).encode()) * REPLY_CHUNKS + frame(
     TEXT, b'{"audio":null,"isFinal":true}'
 )
 
 
+@attrs.define
+class AudioIn:
+    """What the recogniser has got since it was asked."""
+
+    messages: int = 0
+    took_ms: list[float] = attrs.field(factory=list)
+
+    def note(self, audio: bytes) -> None:
+        self.messages += 1
+        now_ns = time.monotonic_ns()
+        for begin in range(0, len(audio), CHUNK_BYTES):
+            self.took_ms.append((now_ns - struct.unpack_from("<q", audio, begin)[0]) / 1e6)
+
+    def take(self) -> dict[str, object]:
+        figures: dict[str, object] = {"messages": self.messages, "took_ms": self.took_ms}
+        self.messages, self.took_ms = 0, []
+        return figures
+
+
 class Upstream(asyncio.Protocol):
     """One connection: HTTP until it asks for a WebSocket."""
+
+    def __init__(self, audio_in: AudioIn) -> None:
+        self._audio_in = audio_in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # a TCP server's
         self._http = b""
         self._frames: FrameReader | None = None
         self._kind = ""
-        self._audio_size = 0
-        self._turns = 0
+        self._audio_bytes = 0
+        self._turns = random.randrange(BARGE_IN_EVERY)
         self._interrupted = False
 
     def data_received(self, data: bytes) -> None:
@@ -68,10 +98,12 @@ class Upstream(asyncio.Protocol):
             self._body(_RAW_SPEECH, b"audio/pcm")
         elif b"/v1/register" in head:
             self._answer({"registration_id": "bench"})
+        elif b" /audio-in " in head:
+            self._answer(self._audio_in.take())
         else:
             self._answer({"response": REPLY})
 
-    def _answer(self, document: dict[str, str]) -> None:
+    def _answer(self, document: Mapping[str, object]) -> None:
         self._body(json.dumps(document).encode())
 
     def _body(self, body: bytes, content_type: bytes = b"application/json") -> None:
@@ -94,7 +126,7 @@ class Upstream(asyncio.Protocol):
         if b"/speech-to-text/" in head:
             self._kind = "stt"
             # Users do not all speak up in the same moment.
-            self._audio_size = random.randrange(int(UTTERANCE_S * _BASE64_PER_SECOND))
+            self._audio_bytes = random.randrange(int(TURN_S * _BYTES_PER_SECOND))
             self._say(message_type="session_started", session_id="bench", config={})
 
     def _frame(self, opcode: int, payload: bytes) -> None:
@@ -105,15 +137,18 @@ class Upstream(asyncio.Protocol):
             self._transport.write(frame(PONG, payload))
         elif opcode in (TEXT, BINARY):
             if self._kind == "stt":
-                self._hear(len(payload))
+                self._hear(payload)
             elif b'"text": ""' in payload or b'"text":""' in payload:
                 self._transport.write(_SPEECH + frame(CLOSE, b"\x03\xe8"))
 
-    def _hear(self, size: int) -> None:
-        self._audio_size += size
-        heard_s = self._audio_size / _BASE64_PER_SECOND
-        if heard_s >= UTTERANCE_S:
-            self._audio_size = 0
+    def _hear(self, payload: bytes) -> None:
+        found = _AUDIO.search(payload)
+        audio = base64.b64decode(found[1]) if found else b""
+        self._audio_in.note(audio)
+        self._audio_bytes += len(audio)
+        heard_s = self._audio_bytes / _BYTES_PER_SECOND
+        if heard_s >= TURN_S:
+            self._audio_bytes = 0
             self._turns += 1
             self._interrupted = False
             self._say(message_type="partial_transcript", text="what is")
@@ -139,7 +174,10 @@ def _content_length(head: bytes) -> int:
 
 async def main() -> None:
     """Serve on a free port, and print it."""
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=2000)
+    audio_in = AudioIn()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Upstream(audio_in), "127.0.0.1", 0, backlog=2000
+    )
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  # told to the parent
     await server.serve_forever()
 
