@@ -82,11 +82,14 @@ def test_every_code_comes_from_the_registry() -> None:
     assert literal == []
 
 
-@pytest.mark.parametrize("fault", [fault for fault in SessionFault if fault != SessionFault.OVERLOADED])
+AT_THE_DOOR: Final = {SessionFault.OVERLOADED, SessionFault.UNAUTHORIZED}
+
+
+@pytest.mark.parametrize("fault", [fault for fault in SessionFault if fault not in AT_THE_DOOR])
 def test_session_faults_end_what_the_page_says(fault: SessionFault) -> None:
     """The core tells each code as retryable and fatal as its row, and closes with its close code.
 
-    ``overloaded`` comes before there is a core: see ``tests/web/test_voice.py``.
+    Those told at the door come before there is a core: see ``tests/web/test_voice.py``.
     """
     session = Session(Limits(configure_within_s=1, thinking_s=1), at_s=0.0)
     if fault == SessionFault.TURN_TIMEOUT:

@@ -1,8 +1,10 @@
 """The command ``voice-fsm``."""
 
 import errno
+import ipaddress
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -48,6 +50,12 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     server = settings.server
     for warning in spelling_warnings(os.environ, _dotenv()):
         click.echo(f"warning: {warning}", err=True)
+    if not settings.access.service_api_keys and not _is_loopback(server.host):
+        click.echo(
+            f"warning: whoever reaches {server.host or 'this machine'} can use this server; "
+            "SERVICE_API_KEYS asks for a key.",
+            err=True,
+        )
     with _in_sentences(address=f"{server.host}:{server.port}"):
         trio.run(_serve, settings)
 
@@ -115,9 +123,10 @@ async def _serve(settings: Settings) -> None:
         tcp_user_timeout_s=settings.limits.tcp_user_timeout_s,
         ws_max_message_bytes=settings.limits.max_message_bytes,
     )
+    create = partial(_make_app, _with_token_secret(settings))
     async with trio.open_nursery() as nursery:
         run = serve_until_signal if config.workers == 1 else supervise
-        addresses: list[str] = await nursery.start(run, partial(_make_app, settings), config)
+        addresses: list[str] = await nursery.start(run, create, config)
         chosen = settings.providers
         click.echo(f"Speech to text: {chosen.stt}   chat: {chosen.chat}   text to speech: {chosen.tts}")
         for address in addresses:
@@ -129,6 +138,20 @@ def _settings(**flags: object) -> Settings:
     given = {name: str(value) for name, value in flags.items() if value is not None}
     with _in_sentences():
         return load_settings({**os.environ, **given}, _dotenv())
+
+
+def _with_token_secret(settings: Settings) -> Settings:
+    """Settings for all workers, so that each knows the tokens of the others."""
+    if settings.access.token_secret:
+        return settings
+    return attrs.evolve(settings, access=attrs.evolve(settings.access, token_secret=secrets.token_hex()))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _dotenv() -> Path | None:

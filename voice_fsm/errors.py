@@ -2,6 +2,7 @@
 
     VoiceError
     ├── ConfigError      a setting is wrong: the server does not start
+    ├── AccessDenied     the peer shows no key or token that holds: told to the peer, the connection ends
     ├── ClientError      the peer asked for something it may not have: told to the peer, the session lives
     └── ProviderError    an upstream failed: ends a turn or a link, the session lives
 
@@ -46,6 +47,7 @@ class SessionFault(StrEnum):
     TURN_TIMEOUT = "turn_timeout"
     CONFIGURE_TIMEOUT = "configure_timeout"
     OVERLOADED = "overloaded"
+    UNAUTHORIZED = "unauthorized"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -54,6 +56,11 @@ SESSION_FAULTS: Final[dict[SessionFault, tuple[bool, int | None, str]]] = {
     SessionFault.TURN_TIMEOUT: (True, None, "All of the turn's deadlines together were not enough."),
     SessionFault.CONFIGURE_TIMEOUT: (False, 1008, "No `session.configure` came in time."),
     SessionFault.OVERLOADED: (True, 1013, "The server has as many sessions as it may have."),
+    SessionFault.UNAUTHORIZED: (
+        False,
+        1008,
+        "The server asks for a key or token, and none that holds was shown.",
+    ),
     SessionFault.INTERNAL_ERROR: (False, 1011, "The server has a fault; the operator's log tells which."),
 }
 
@@ -118,6 +125,13 @@ class ConfigError(VoiceError):
 
     def __init__(self, variable: str, message: str) -> None:
         super().__init__("config_error", f"{variable}: {message}", field=variable)
+
+
+class AccessDenied(VoiceError):  # noqa: N818  # says what happened
+    """The peer shows no key or token that holds."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(SessionFault.UNAUTHORIZED.value, message)
 
 
 class ClientError(VoiceError):

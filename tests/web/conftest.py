@@ -16,6 +16,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from voice_fsm.errors import Upstream
 from voice_fsm.runtime.session import Services
 from voice_fsm.upstream.websocket import open_websocket
+from voice_fsm.web.auth import Gate
 from voice_fsm.web.serve import serve
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
@@ -93,10 +94,13 @@ RunServer = Callable[..., AbstractAsyncContextManager[VoiceServer]]
 
 @asynccontextmanager
 async def run_voice_server(
-    services: Services, policy: DoorPolicy | None = None, config: ServeConfig | None = None
+    services: Services,
+    policy: DoorPolicy | None = None,
+    config: ServeConfig | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[VoiceServer]:
     """Serve the voice door alone, and stop it in bounded time."""
-    endpoint = VoiceEndpoint(services, policy or DoorPolicy())
+    endpoint = VoiceEndpoint(services, policy or DoorPolicy(), gate)
     app = Starlette(routes=[WebSocketRoute("/v1/voice/ws", endpoint.__call__)])
     stop = trio.Event()
     async with trio.open_nursery() as nursery:

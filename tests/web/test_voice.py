@@ -15,6 +15,7 @@ from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
+from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.voice import DoorPolicy
 
 
@@ -310,6 +311,23 @@ async def test_the_server_turns_away_whom_it_cannot_serve(
             assert await second.close_code() == 1013
         await first.send("ping")
         assert (await first.receive())["type"] == "pong"
+
+
+async def test_a_client_without_a_key_is_turned_away_where_one_is_needed(
+    services: Services, voice_server: RunServer
+) -> None:
+    """It is told why, and closed with 1008; one with a key or a token is served."""
+    gate = Gate(("right",), TokenMint("secret", 60))
+    async with voice_server(services, gate=gate) as server:
+        async with server.connect(headers=[("xi-api-key", "wrong")]) as stranger:
+            error = await stranger.receive()
+            assert (error["code"], error["retryable"], error["fatal"]) == ("unauthorized", False, True)
+            assert await stranger.close_code() == 1008
+        async with server.connect(headers=[("xi-api-key", "right")]) as client:
+            await client.configure()
+        server.url += f"?token={gate.mint.issue()}"
+        async with server.connect() as page:
+            await page.configure()
 
 
 async def test_a_flood_from_a_client_that_reads_is_served(

@@ -13,7 +13,7 @@ from trio_websocket import ConnectionClosed
 from voice_fsm.audio import AudioFormat
 from voice_fsm.client.conversation import MICROPHONE_HZ, REPLY_HZ, Account, ServerEvent, ask
 from voice_fsm.client.recording import read_wav, write_wav
-from voice_fsm.config import Settings
+from voice_fsm.config import Access, Settings
 from voice_fsm.errors import ConfigError, ProviderError, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import SpeechAudio
@@ -113,7 +113,7 @@ async def _server(settings: Settings, url: str | None) -> AsyncIterator[str]:
     draining = trio.Event()
     async with trio.open_nursery() as nursery:
         addresses: list[str] = await nursery.start(
-            partial(serve, create_app(settings, draining), ServeConfig(port=0), draining=draining)
+            partial(serve, create_app(_open(settings), draining), ServeConfig(port=0), draining=draining)
         )
         yield addresses[0].replace("http", "ws", 1) + "/v1/voice/ws"
         nursery.cancel_scope.cancel()
@@ -149,3 +149,8 @@ def _tell(event: ServerEvent, say: Callable[[str], object]) -> None:
             say(f"  (turn {outcome})")
         case {"type": "error", "code": code, "message": message}:
             say(f"error: {code}: {message}")
+
+
+def _open(settings: Settings) -> Settings:
+    """Settings of a server on loopback for ourselves."""
+    return attrs.evolve(settings, access=Access())

@@ -8,6 +8,7 @@ Each setting is declared once, with its environment variable, default, meaning a
 from voice_fsm.config.load import load_settings, spelling_warnings
 from voice_fsm.config.settings import (
     LLM,
+    Access,
     Backend,
     Conversation,
     Deadlines,
@@ -22,6 +23,7 @@ from voice_fsm.config.settings import (
 
 __all__ = [
     "LLM",
+    "Access",
     "Backend",
     "Conversation",
     "Deadlines",

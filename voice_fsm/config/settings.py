@@ -9,6 +9,7 @@ from voice_fsm.config.variables import (
     HTTP_URL,
     HTTP_URLS,
     KEY,
+    KEYS,
     ORIGINS,
     PATH,
     POSITIVE,
@@ -42,6 +43,41 @@ class Server:
         (),
         "Web pages that may open a session, by their origin. Unset: any page, and whoever sends no origin.",
         rule=ORIGINS,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Access:
+    """Who may use the server; docs/speech-api.md tells how keys and tokens are sent.
+
+    A token is for one use. Each worker process remembers the tokens that it has seen: with `WORKERS` above 1
+    a stolen one may serve once more at each of the others, until it expires.
+    """
+
+    service_api_keys: tuple[str, ...] = setting(
+        "SERVICE_API_KEYS",
+        (),
+        "Keys that clients of this server show. Unset: it is open to whoever reaches it.",
+        rule=KEYS,
+        secret=True,
+    )
+    token_ttl_s: float = setting(
+        "TOKEN_TTL_S",
+        300.0,
+        "How long a token may wait for its use, in seconds.",
+        rule=POSITIVE,
+    )
+    token_secret: str | None = setting(
+        "TOKEN_SECRET",
+        None,
+        "What tokens are signed with, where several machines share them. Unset: a new one at each start.",
+        rule=KEY,
+        secret=True,
+    )
+    guard_voice_ws: bool = setting(
+        "GUARD_VOICE_WS",
+        default=True,
+        help="Whether /v1/voice/ws asks for a key or a token too, where SERVICE_API_KEYS is set.",
     )
 
 
@@ -330,6 +366,7 @@ class Settings:
     """All settings. They fit together: a provider has what it needs."""
 
     server: Server = Server()
+    access: Access = Access()
     providers: Providers = Providers()
     speech: Speech = Speech()
     conversation: Conversation = Conversation()

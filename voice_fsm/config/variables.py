@@ -71,6 +71,10 @@ KEY: Final = Rule(
     lambda value: value.isascii() and value.isprintable() and " " not in value,
     "of ASCII characters without spaces",
 )
+KEYS: Final = Rule(
+    lambda values: all(map(KEY.holds, values)),
+    "of keys of ASCII characters without spaces",
+)
 PATH: Final = Rule(lambda value: value.startswith("/"), "that begins with /")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
 
 import trio
 from starlette.applications import Starlette
@@ -10,10 +11,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from voice_fsm.config import Settings
+from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.runtime.services import open_services
+from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
+from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
 
 
@@ -22,11 +25,14 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
 
     ``draining`` is set by the server when it is about to stop; sessions then say goodbye.
     """
+    gate = make_gate(settings.access)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with open_services(settings, draining) as services:
-            app.state.voice = VoiceEndpoint(services, _policy(settings))
+            app.state.voice = VoiceEndpoint(
+                services, _policy(settings), gate if settings.access.guard_voice_ws else Gate()
+            )
             yield
 
     async def voice(websocket: WebSocket) -> None:
@@ -48,10 +54,16 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             Route("/", front),
             Route("/healthz", health),
             WebSocketRoute("/v1/voice/ws", voice),
+            *token_routes(gate),
             *console_routes(describe_machine(SessionChart)),
         ],
         lifespan=lifespan,
     )
+
+
+def make_gate(access: Access) -> Gate:
+    """Who is let in, by the settings."""
+    return Gate(access.service_api_keys, TokenMint(access.token_secret or token_hex(), access.token_ttl_s))
 
 
 def _policy(settings: Settings) -> DoorPolicy:

@@ -10,16 +10,19 @@ import structlog
 import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from voice_fsm.errors import ClientError, ClientFault, SessionFault
+from voice_fsm.errors import SESSION_FAULTS, AccessDenied, ClientError, ClientFault, SessionFault
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.events import Interrupt, PlaybackProgress, TextPrompt, Update
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, TextDelta
 from voice_fsm.runtime.session import Services, VoiceSession
+from voice_fsm.web.auth import Gate
 from voice_fsm.wire import voice as wire
 
 log = structlog.get_logger()
 
-OVERLOADED: Final = 1013
+VOICE_USE: Final = "voice"
+"""What tokens for this door are bought for."""
+NORMAL: Final = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -35,9 +38,10 @@ class DoorPolicy:
 class VoiceEndpoint:
     """Lets clients in, as many as the policy allows."""
 
-    def __init__(self, services: Services, policy: DoorPolicy) -> None:
+    def __init__(self, services: Services, policy: DoorPolicy, gate: Gate | None = None) -> None:
         self._services = services
         self._policy = policy
+        self._gate = gate or Gate()
         self.sessions = 0
         """How many are connected now."""
 
@@ -48,9 +52,20 @@ class VoiceEndpoint:
             log.warning("origin_refused", origin=origin)
             await websocket.close()  # before accepting: the handshake is answered with 403
             return
+        # Accepted first: a page is told nothing of why a handshake fails.
         await websocket.accept()
+        try:
+            self._gate.check(websocket, VOICE_USE)
+        except AccessDenied as denied:
+            log.warning("access_denied", path=websocket.url.path)
+            await _turn_away(websocket, SessionFault.UNAUTHORIZED, denied.message)
+            return
         if self.sessions >= self._policy.max_sessions:
-            await _turn_away(websocket)
+            await _turn_away(
+                websocket,
+                SessionFault.OVERLOADED,
+                "This server has as many sessions as it can serve well. Try again later.",
+            )
             return
         self.sessions += 1
         try:
@@ -63,15 +78,12 @@ class VoiceEndpoint:
             self.sessions -= 1
 
 
-async def _turn_away(websocket: WebSocket) -> None:
-    full = wire.Error(
-        code=SessionFault.OVERLOADED,
-        message="This server has as many sessions as it can serve well. Try again later.",
-        retryable=True,
-        fatal=True,
-    )
-    await websocket.send_text(wire.encode(full, seq=1))
-    await websocket.close(OVERLOADED)
+async def _turn_away(websocket: WebSocket, fault: SessionFault, message: str) -> None:
+    retryable, close_code, _ = SESSION_FAULTS[fault]
+    error = wire.Error(code=fault, message=message, retryable=retryable, fatal=True)
+    with suppress(WebSocketDisconnect):
+        await websocket.send_text(wire.encode(error, seq=1))
+        await websocket.close(close_code or NORMAL)
 
 
 class VoiceDoor:

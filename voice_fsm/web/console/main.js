@@ -62,9 +62,9 @@ async function connect() {
   isLeaving = false;
   showState(null);
   try {
-    session.connect($("url").value);
+    session.connect(await withToken($("url").value, $("access-key").value.trim()));
   } catch (error) {
-    toasts.show("bad_url", error.message);
+    toasts.show("not_connected", error.message);
   }
   $("connect").disabled = false;
 }

@@ -1,0 +1,136 @@
+"""Who may use this server: keys for servers, and tokens for browsers, which cannot keep a key.
+
+A key comes in the header ``xi-api-key`` (as ElevenLabs' clients send it) or ``Authorization: Bearer`` (as
+OpenAI's do). A token is bought with a key at `POST /v1/tokens`, is good for one use, and comes in the query,
+as ``token`` or ``single_use_token``: a browser can put no header on a WebSocket or an ``<audio>`` element.
+
+A token is signed, so that every worker process knows it by itself; that it has been used is remembered by
+the process that saw it.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+from itsdangerous import BadData, URLSafeSerializer
+from starlette.requests import HTTPConnection
+
+from voice_fsm.errors import AccessDenied
+
+ANY_USE: Final = "any"
+"""What a token is for whose buyer did not say."""
+
+_TOKEN_QUERIES: Final = ("token", "single_use_token")
+_TOKEN_METHODS: Final = (None, "GET")
+"""A WebSocket has no method. Whoever can send another request than GET can send a header."""
+_MOST_SPENT: Final = 100_000
+_LONGEST_TOKEN_CHARS: Final = 500
+
+
+class TokenMint:
+    """Makes tokens, and takes each of them once.
+
+    Args:
+        secret: What tokens are signed with; the same for all workers.
+        ttl_s: How long a token may wait for its use.
+        clock_s: Seconds since 1970.
+    """
+
+    def __init__(self, secret: str, ttl_s: float, *, clock_s: Callable[[], float] = time.time) -> None:
+        self.ttl_s = ttl_s
+        self._clock_s = clock_s
+        self._serializer = URLSafeSerializer(
+            secret, salt="voice-fsm-token", signer_kwargs={"digest_method": hashlib.sha256}
+        )
+        self._spent: dict[str, float] = {}
+        """Until when each used token would have held, the oldest use first."""
+
+    def issue(self, use: str = ANY_USE) -> str:
+        """Make a token for one ``use``."""
+        token = self._serializer.dumps([secrets.token_urlsafe(12), use, round(self._clock_s() + self.ttl_s)])
+        return token if isinstance(token, str) else token.decode("ascii")
+
+    def redeem(self, token: str, use: str) -> bool:
+        """Take a token; whether it was one for this use, in time, and not used here before."""
+        try:
+            name, bought_for, expires_s = self._serializer.loads(token[:_LONGEST_TOKEN_CHARS])
+        except BadData:
+            return False
+        now_s = self._clock_s()
+        if now_s >= expires_s or bought_for not in (use, ANY_USE) or name in self._spent:
+            return False
+        self._forget_expired(now_s)
+        if len(self._spent) >= _MOST_SPENT:
+            return False  # rather none than one that may have been used
+        self._spent[name] = expires_s
+        return True
+
+    def _forget_expired(self, now_s: float) -> None:
+        while self._spent:
+            oldest = next(iter(self._spent))
+            if self._spent[oldest] > now_s:
+                return
+            del self._spent[oldest]
+
+
+@attrs.frozen
+class Gate:
+    """Lets in who shows a key or a token; without keys everybody."""
+
+    keys: tuple[str, ...] = attrs.field(default=(), repr=False)
+    mint: TokenMint = attrs.field(factory=lambda: TokenMint(secrets.token_hex(), 300.0), repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is asked for anything."""
+        return not self.keys
+
+    def check_key(self, connection: HTTPConnection) -> None:
+        """Ask for a key; a token does not do.
+
+        Raises:
+            AccessDenied: there is none, or a wrong one.
+        """
+        if self.is_open:
+            return
+        shown = _shown_key(connection)
+        if shown is None:
+            raise AccessDenied("This needs an API key, in the header xi-api-key or as a bearer token.")
+        if not self.holds(shown):
+            raise AccessDenied("The API key is not one of this server's.")
+
+    def check(self, connection: HTTPConnection, use: str) -> None:
+        """Ask for a key, or on WebSockets and GET requests for a token bought for ``use``.
+
+        Raises:
+            AccessDenied: neither was shown, or not one that holds.
+        """
+        if self.is_open:
+            return
+        token = next(filter(None, map(connection.query_params.get, _TOKEN_QUERIES)), None)
+        if token is None or connection.scope.get("method") not in _TOKEN_METHODS:
+            self.check_key(connection)
+        elif not self.mint.redeem(token, use):
+            raise AccessDenied("The token is unknown, used, expired, or for something else.")
+
+    def holds(self, key: str) -> bool:
+        """Whether ``key`` is one of this server's; takes the same time whichever it is."""
+        digest = _digest(key)
+        return sum([hmac.compare_digest(digest, _digest(known)) for known in self.keys]) > 0
+
+
+def _shown_key(connection: HTTPConnection) -> str | None:
+    key = connection.headers.get("xi-api-key")
+    if key:
+        return key
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _digest(key: str) -> bytes:
+    """Of one length whatever the key's, and of bytes whatever its characters."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,85 @@
+"""Errors as HTTP answers, in the shapes that ElevenLabs' and OpenAI's clients read."""
+
+import math
+from typing import Final
+
+from starlette.responses import JSONResponse
+
+from voice_fsm.errors import AccessDenied, ClientError, ClientFault, ProviderError, ProviderFault, VoiceError
+
+_PROVIDER_STATUS: Final = {
+    ProviderFault.TIMEOUT: 504,
+    ProviderFault.STALLED: 504,
+    ProviderFault.OVERLOADED: 503,
+    ProviderFault.UNREACHABLE: 503,
+    ProviderFault.UNAVAILABLE: 501,
+    ProviderFault.RATE_LIMITED: 429,
+    ProviderFault.REJECTED: 400,
+}
+"""Any other failure of an upstream is 502: its credentials and quota are ours, not the client's."""
+_UNPROCESSABLE: Final = 422
+
+
+class RequestError(VoiceError):
+    """A request that cannot be served, with the HTTP status that says so."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(code, message, field=field, retryable=retry_after_s is not None)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+def status_of(error: VoiceError) -> int:
+    """The HTTP status that tells of an error."""
+    match error:
+        case RequestError():
+            return error.status
+        case AccessDenied():
+            return 401
+        case ClientError(fault=ClientFault.INVALID_FIELD):
+            return _UNPROCESSABLE
+        case ClientError():
+            return 400
+        case ProviderError():
+            return _PROVIDER_STATUS.get(error.fault, 502)
+    return 500
+
+
+def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
+    """``{"detail": …}``: for status 422 a list of the fields at fault, else ``status`` and ``message``."""
+    status = status_of(error)
+    detail: object
+    if status == _UNPROCESSABLE:
+        path = (error.field or "body").split(".")
+        detail = [{"loc": path, "msg": error.message, "type": error.code}]
+    else:
+        code = "invalid_api_key" if isinstance(error, AccessDenied) else error.code
+        detail = {"status": code, "message": error.message}
+    return JSONResponse({"detail": detail}, status, headers=_headers(error))
+
+
+def openai_refusal(error: VoiceError) -> JSONResponse:
+    """``{"error": {…}}``."""
+    status = status_of(error)
+    is_denied = isinstance(error, AccessDenied)
+    body = {
+        "message": error.message,
+        "type": "invalid_request_error" if status < 500 else "server_error",  # noqa: PLR2004  # HTTP's own border
+        "param": error.field,
+        "code": "invalid_api_key" if is_denied else error.code,
+    }
+    # OpenAI has no 422 for a bad parameter.
+    return JSONResponse({"error": body}, 400 if status == _UNPROCESSABLE else status, headers=_headers(error))
+
+
+def _headers(error: VoiceError) -> dict[str, str]:
+    retry_after_s = getattr(error, "retry_after_s", None)
+    return {"Retry-After": str(math.ceil(retry_after_s))} if retry_after_s else {}
