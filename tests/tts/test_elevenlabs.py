@@ -26,7 +26,7 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ClientError, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText
-from voice_fsm.tts.elevenlabs import ElevenLabsTts, ElevenLabsTtsConfig, _ungrouped, open_elevenlabs_tts
+from voice_fsm.tts.elevenlabs import ElevenLabsTts, ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
@@ -815,32 +815,6 @@ async def test_a_fault_of_ours_is_not_taken_for_the_services(autojump_clock: Any
             await r.say(pieces())
 
     assert "ZeroDivisionError" in repr(caught.value)
-
-
-async def cancelled_error() -> trio.Cancelled:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            return error
-    raise AssertionError
-
-
-async def test_one_error_is_taken_out_of_any_group() -> None:
-    """However deep, and whatever was cancelled for it; but a fault of ours keeps its group."""
-    error = provider_error(Upstream.TTS, ProviderFault.LOST)
-    cancelled = await cancelled_error()
-    nested = BaseExceptionGroup("", [cancelled, BaseExceptionGroup("", [GeneratorExit(), error])])
-    mixed = BaseExceptionGroup("", [ZeroDivisionError(), error])
-
-    with pytest.raises(ProviderError) as caught, _ungrouped():
-        raise nested
-    assert caught.value is error
-    for group in (mixed, BaseExceptionGroup("", [cancelled])):
-        with pytest.raises(BaseExceptionGroup) as kept, _ungrouped():
-            raise group
-        assert kept.value is group
 
 
 # --- leaving ------------------------------------------------------------------------------------------

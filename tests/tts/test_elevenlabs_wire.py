@@ -10,17 +10,16 @@ import pytest
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError
 from voice_fsm.fsm.options import VoiceSettings
-from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText
-from voice_fsm.tts.elevenlabs_script import Narrator
+from voice_fsm.tts.base import Alignment
 from voice_fsm.tts.elevenlabs_wire import (
     SOCKET_FORMATS,
     STREAM_FORMATS,
-    Frame,
     Voice,
     read_socket_frame,
     read_timestamps_line,
     socket_url,
 )
+from voice_fsm.tts.reply import Frame
 
 HI = Alignment(("H", "i"), (0.0, 30.0), (30.0, 70.0))
 OTHER = {"chars": ["X"], "charStartTimesMs": [0], "charDurationsMs": [1]}
@@ -136,47 +135,3 @@ def test_the_address_of_a_socket_keeps_a_prefix() -> None:
 def test_models_without_socket(model_id: str, *, has: bool) -> None:
     """The third and fourth generation cannot stream text in."""
     assert attrs.evolve(VOICE, model_id=model_id).has_socket is has
-
-
-# --- the narrator -------------------------------------------------------------------------------------
-
-
-def test_frames_before_the_first_audio_decide_nothing() -> None:
-    """An empty frame does not turn an aligned answer into an unaligned one."""
-    narrator, untold = Narrator(PCM), ["Hi"]
-
-    said = [item for frame in (Frame(), Frame(b"ab", HI)) for item in narrator.tell(frame, untold)]
-
-    assert said == [HI, SpeechAudio(b"ab")]
-    assert untold == []
-
-
-def test_a_later_alignment_does_not_tell_twice() -> None:
-    """Text that was announced for want of an alignment is not told again by a late one."""
-    narrator, untold = Narrator(PCM), ["Hi"]
-
-    said = [item for frame in (Frame(b"ab"), Frame(b"cd", HI)) for item in narrator.tell(frame, untold)]
-
-    assert said == [SpokenText("Hi"), SpeechAudio(b"ab"), SpeechAudio(b"cd")]
-
-
-def test_frames_without_alignment_among_aligned_ones_are_only_audio() -> None:
-    """The text of the whole answer is told by the alignments that there are."""
-    narrator = Narrator(PCM)
-
-    said = [item for frame in (Frame(b"ab", HI), Frame(b"cd")) for item in narrator.tell(frame, ["more"])]
-
-    assert said == [HI, SpeechAudio(b"ab"), SpeechAudio(b"cd")]
-
-
-def test_half_a_sample_does_not_reach_the_next_answer() -> None:
-    """What is left of a cut sample at an answer's end is dropped, and the clock does not count it."""
-    narrator = Narrator(PCM)
-    list(narrator.tell(Frame(SECOND + b"x"), []))
-
-    narrator.begin_answer()
-    said = list(narrator.tell(Frame(b"ab", HI), []))
-
-    assert said[1] == SpeechAudio(b"ab")
-    assert isinstance(said[0], Alignment)
-    assert said[0].starts_ms == (1000.0, 1030.0)

@@ -10,35 +10,27 @@ the handshake, unless a socket is ready anyhow. What has no WebSocket is spoken 
         async with tts.speak(pieces, options) as speech: ...
 """
 
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import attrs
 import httpx
-import trio
 
-from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
-from voice_fsm.tts.elevenlabs_script import FrameSource, Narrator, Script
 from voice_fsm.tts.elevenlabs_voices import list_voices
 from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
-from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Frame, Voice
+from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Voice
 from voice_fsm.tts.elevenlabs_ws import SocketRequest
-from voice_fsm.upstream.faults import provider_error
+from voice_fsm.tts.reply import Request, speak_script
+from voice_fsm.tts.script import Script
 from voice_fsm.upstream.http import Deadlines
-from voice_fsm.upstream.retry import RetryPolicy, with_retries
+from voice_fsm.upstream.retry import RetryPolicy
 from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
 
 _PEEK_S: Final = 0.005
@@ -148,30 +140,20 @@ class ElevenLabsTts:
         config = self._config
         return await list_voices(self._client, config.base_url, config.api_key, config.deadlines)
 
-    @trio.as_safe_channel
-    async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech, None]:
+    def speak(
+        self, pieces: AsyncIterable[str], options: TtsOptions
+    ) -> AbstractAsyncContextManager[AsyncIterator[Speech]]:
         """Speak one reply; see `TtsProvider`.
 
         Raises:
             ClientError: as `check`.
-            ProviderError: the service failed; before the first audio of a request it was tried again.
+            ProviderError: see `speak_script`.
         """
         voice = self._voice(options)
-        script, narrator = Script(pieces), Narrator(voice.output_format)
-        with _ungrouped():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(script.record)
-                for request in await self._requests(voice, script):
-                    async with aclosing(request):
-                        if not await request.has_text():
-                            return
-                        async with _begun(request, self._config.retries) as frames:
-                            narrator.begin_answer()
-                            while (frame := await frames.next_frame()) is not None:
-                                for speech in narrator.tell(frame, request.untold):
-                                    yield speech
+        plan = partial(self._requests, voice)
+        return speak_script(pieces, voice.output_format, plan, self._config.retries)
 
-    async def _requests(self, voice: Voice, script: Script) -> Iterator["_Request"]:
+    async def _requests(self, voice: Voice, script: Script) -> Iterator[Request]:
         """Choose the way: one request for the whole reply, or as many as there are pieces."""
         config = self._config
         endpoint = Endpoint(
@@ -208,82 +190,6 @@ class ElevenLabsTts:
         )
         _check_voice(voice)
         return voice
-
-
-class _Request(Protocol):
-    """Some or all of a reply's text, to be spoken by one call."""
-
-    untold: list[str]
-
-    async def has_text(self) -> bool: ...
-
-    def open(self) -> AbstractAsyncContextManager[FrameSource]: ...
-
-    async def aclose(self) -> None: ...
-
-
-@asynccontextmanager
-async def _begun(request: _Request, retries: RetryPolicy) -> AsyncIterator[FrameSource]:
-    """Open a request, again if need be, until its first audio is there; give all of its frames.
-
-    Raises:
-        ProviderError: on entering; BAD_RESPONSE too if there is no audio at all.
-    """
-
-    async def attempt() -> tuple[AsyncExitStack, FrameSource]:
-        async with AsyncExitStack() as stack:
-            source = await stack.enter_async_context(request.open())
-            early: deque[Frame] = deque()
-            while (frame := await source.next_frame()) is not None:
-                early.append(frame)
-                if frame.audio:
-                    return stack.pop_all(), _Frames(early, source)
-            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
-
-    opened, frames = await with_retries(attempt, retries)
-    async with opened:
-        yield frames
-
-
-class _Frames:
-    """Frames that were looked at already, then the others."""
-
-    def __init__(self, early: deque[Frame], later: FrameSource) -> None:
-        self._early = early
-        self._later = later
-
-    async def next_frame(self) -> Frame | None:
-        return self._early.popleft() if self._early else await self._later.next_frame()
-
-
-@contextmanager
-def _ungrouped() -> Iterator[None]:
-    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
-
-    Tasks that were cancelled because of it are in its group. Where our caller is being cancelled as well,
-    Trio tells it again at its next checkpoint.
-    """
-    error: ProviderError | None = None
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error = _provider_error_of(group)
-        if error is None:
-            raise
-    if error is not None:
-        raise error
-
-
-def _provider_error_of(group: BaseExceptionGroup) -> ProviderError | None:
-    """Find the group's first `ProviderError`, unless the group tells of a fault of ours as well."""
-    _, ours = group.split((ProviderError, trio.Cancelled, GeneratorExit))
-    found = group.subgroup(ProviderError)
-    if found is None or ours is not None:
-        return None
-    error = found.exceptions[0]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _check_voice(voice: Voice) -> None:

@@ -9,9 +9,7 @@ import attrs
 import httpx
 
 from voice_fsm.errors import ProviderFault, Upstream
-from voice_fsm.tts.elevenlabs_script import FrameSource, Script
 from voice_fsm.tts.elevenlabs_wire import (
-    Frame,
     Voice,
     credentials,
     error_of_refusal,
@@ -19,6 +17,8 @@ from voice_fsm.tts.elevenlabs_wire import (
     stream_body,
     stream_url,
 )
+from voice_fsm.tts.reply import Frame, FrameSource
+from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import RefusedError
 from voice_fsm.upstream.http import Answer, Deadlines, ask
 from voice_fsm.wire.lines import LineSplitter, OversizedLineError

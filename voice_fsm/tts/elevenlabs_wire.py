@@ -18,6 +18,7 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import VoiceSettings
 from voice_fsm.tts.base import Alignment
+from voice_fsm.tts.reply import Frame
 from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.websocket import closed_error, derive_ws_url
 from voice_fsm.wire.upstream_json import read_upstream_json
@@ -134,15 +135,6 @@ def text_message(piece: str) -> str:
 # --- being answered ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Frame:
-    """One message of the answer."""
-
-    audio: bytes = b""
-    alignment: Alignment | None = None
-    is_final: bool = False
-
-
 def read_socket_frame(message: str | bytes) -> Frame:
     """Read a frame of the socket; its alignment counts from the start of this frame's audio.
 
@@ -171,15 +163,6 @@ def read_timestamps_line(line: bytes) -> Frame:
     return Frame(
         _audio(chunk.get("audio_base64")),
         _first_alignment(_http_alignment, chunk, ("alignment", "normalized_alignment")),
-    )
-
-
-def shifted(alignment: Alignment, by_ms: float) -> Alignment:
-    """Move an alignment to a later origin."""
-    return Alignment(
-        alignment.chars,
-        tuple(start + by_ms for start in alignment.starts_ms),
-        tuple(end + by_ms for end in alignment.ends_ms),
     )
 
 

@@ -1,8 +1,8 @@
 """ElevenLabs' speech over a WebSocket: text goes out as it is written, audio comes back as it is made."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 import trio
@@ -10,23 +10,21 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderFault, Upstream
-from voice_fsm.tts.elevenlabs_script import FrameSource, Script
 from voice_fsm.tts.elevenlabs_warm import WarmSocket, WarmSockets
 from voice_fsm.tts.elevenlabs_wire import (
     END_OF_TEXT,
     KEEP_ALIVE,
-    Frame,
     Voice,
     error_of_close,
     read_socket_frame,
-    shifted,
     text_message,
 )
+from voice_fsm.tts.patience import Patience
+from voice_fsm.tts.reply import Frame, FrameSource, shifted
+from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.websocket import background_nursery
-
-T = TypeVar("T")
 
 _KEEP_ALIVE_EVERY_S: Final = 10.0
 """Half of the service's default patience, should it not heed ours."""
@@ -62,7 +60,7 @@ class SocketRequest:
         self.untold.clear()
         try:
             connection = await self._socket.connection()
-            patience = _Patience(self._deadlines)
+            patience = Patience(self._deadlines)
             async with background_nursery() as nursery:
                 nursery.start_soon(self._send_text, connection, patience)
                 yield _SocketFrames(connection, patience, self._voice.output_format)
@@ -75,7 +73,7 @@ class SocketRequest:
             await self._socket.release()
             self._socket = None
 
-    async def _send_text(self, connection: WebSocketConnection, patience: "_Patience") -> None:
+    async def _send_text(self, connection: WebSocketConnection, patience: Patience) -> None:
         number = 0
         with suppress(ConnectionClosed):  # whoever receives will be told why
             while (piece := await self._next_piece(connection, number)) is not None:
@@ -97,7 +95,7 @@ class _SocketFrames:
     """The frames of one answer, with all times from its start."""
 
     def __init__(
-        self, connection: WebSocketConnection, patience: "_Patience", output_format: AudioFormat
+        self, connection: WebSocketConnection, patience: Patience, output_format: AudioFormat
     ) -> None:
         self._connection = connection
         self._patience = patience
@@ -127,65 +125,3 @@ class _SocketFrames:
             return frame
         begins_ms = self._format.duration_ms(self._audio_bytes)
         return attrs.evolve(frame, alignment=shifted(frame.alignment, begins_ms))
-
-
-class _Patience:
-    """What is left of the deadlines. They run while audio is owed for text that was sent, and we wait for it.
-
-    How much of the text a piece of audio covers is not known, so any audio settles what is owed until more
-    text is sent; after the last text only the end does.
-    """
-
-    def __init__(self, deadlines: Deadlines) -> None:
-        self._stall_s = deadlines.stall_s
-        self._step_s = deadlines.first_byte_s
-        self._left_s = deadlines.total_s
-        self._begun = False
-        self._owed = False
-        self.is_for_the_end = False
-        """Whether all text was sent, so that nothing but the final frame settles what is owed."""
-        self._waiting = trio.CancelScope()
-        self._since_s = 0.0
-
-    def expect_audio(self) -> None:
-        """Text is about to be sent."""
-        if not self._owed:
-            self._owed = True
-            self._run_clock()
-
-    def expect_audio_to_the_end(self) -> None:
-        """The end of the text is about to be sent."""
-        self.is_for_the_end = True
-        self.expect_audio()
-
-    def audio_came(self) -> None:
-        """Some audio is here."""
-        self._begun = True
-        self._step_s = self._stall_s
-        self._owed = self.is_for_the_end
-
-    async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the service to say something.
-
-        Raises:
-            ProviderError: TIMEOUT or STALLED.
-        """
-        with trio.CancelScope() as self._waiting:
-            self._run_clock()
-            said = await step()
-            self._spend()
-            return said
-        stalled = self._begun and self._step_s < self._left_s
-        raise provider_error(Upstream.TTS, ProviderFault.STALLED if stalled else ProviderFault.TIMEOUT)
-
-    def _run_clock(self) -> None:
-        if self._owed:
-            self._since_s = trio.current_time()
-            self._waiting.deadline = self._since_s + min(self._step_s, self._left_s)
-
-    def _spend(self) -> None:
-        if self._owed:
-            waited_s = trio.current_time() - self._since_s
-            self._left_s = max(0.0, self._left_s - waited_s)
-            if not self._begun:
-                self._step_s = max(0.0, self._step_s - waited_s)

@@ -1,0 +1,208 @@
+"""One reply on its way: what is asked for its text, and how the answers become one stream of speech.
+
+A provider says which requests a reply takes (`Plan`) and reads the frames of their answers; retries, the
+announcement of texts and one clock for all times are here.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+)
+from typing import Protocol
+
+import attrs
+import trio
+
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText
+from voice_fsm.tts.script import Script
+from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.retry import RetryPolicy, with_retries
+
+
+@attrs.frozen
+class Frame:
+    """One message of the answer."""
+
+    audio: bytes = b""
+    alignment: Alignment | None = None
+    is_final: bool = False
+
+
+def shifted(alignment: Alignment, by_ms: float) -> Alignment:
+    """Move an alignment to a later origin."""
+    return Alignment(
+        alignment.chars,
+        tuple(start + by_ms for start in alignment.starts_ms),
+        tuple(end + by_ms for end in alignment.ends_ms),
+    )
+
+
+class FrameSource(Protocol):
+    """The answer to one request."""
+
+    async def next_frame(self) -> Frame | None:
+        """Wait for the next frame, with times from the answer's start; ``None``: that was all.
+
+        Raises:
+            ProviderError: the answer is late, broken or an error.
+        """
+
+
+class Request(Protocol):
+    """Some or all of a reply's text, to be spoken by one call."""
+
+    untold: list[str]
+    """Text that the next frame says, if it does not tell so itself."""
+
+    async def has_text(self) -> bool:
+        """Wait for text; there may be none any more."""
+
+    def open(self) -> AbstractAsyncContextManager[FrameSource]:
+        """Ask, and give the answer; it may be asked again.
+
+        Raises:
+            ProviderError: on entering.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of what was made ready."""
+
+
+Plan = Callable[[Script], Awaitable[Iterator[Request]]]
+"""Chooses the requests for a reply's text, as many as it takes; what is left over is not asked."""
+
+
+@trio.as_safe_channel
+async def speak_script(
+    pieces: AsyncIterable[str], output_format: AudioFormat, plan: Plan, retries: RetryPolicy
+) -> AsyncGenerator[Speech, None]:
+    """Speak one reply, request by request.
+
+    Raises:
+        ProviderError: the service failed; before the first audio of a request it was tried again.
+    """
+    script, narrator = Script(pieces), Narrator(output_format)
+    with ungrouped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(script.record)
+            for request in await plan(script):
+                async with aclosing(request):
+                    if not await request.has_text():
+                        return
+                    async with _begun(request, retries) as frames:
+                        narrator.begin_answer()
+                        while (frame := await frames.next_frame()) is not None:
+                            for speech in narrator.tell(frame, request.untold):
+                                yield speech
+
+
+class Narrator:
+    """Hands on what the answers to a reply's requests say, on one clock from the reply's first sample."""
+
+    def __init__(self, output_format: AudioFormat) -> None:
+        self._format = output_format
+        self._audio_bytes = 0
+        self.begin_answer()
+
+    def begin_answer(self) -> None:
+        """Take what comes as another request's answer, whose times count from its own start."""
+        self._origin_ms = self._format.duration_ms(self._audio_bytes)
+        self._half_sample = b""
+        self._aligned: bool | None = None
+
+    def tell(self, frame: Frame, untold: list[str]) -> Iterator[Speech]:
+        """Give a frame's speech; of its text, what ``untold`` holds, which is emptied, if nothing aligns it.
+
+        The first frame that says anything decides which: later ones without an alignment belong to the one
+        before.
+        """
+        if self._aligned is None and (frame.audio or frame.alignment):
+            self._aligned = frame.alignment is not None
+        if self._aligned:
+            untold.clear()
+            if frame.alignment is not None:
+                yield shifted(frame.alignment, self._origin_ms)
+        elif untold and frame.audio:
+            yield SpokenText(" ".join(untold))
+            untold.clear()
+        audio = self._whole_samples(frame.audio)
+        if audio:
+            self._audio_bytes += len(audio)
+            yield SpeechAudio(audio)
+
+    def _whole_samples(self, audio: bytes) -> bytes:
+        audio = self._half_sample + audio
+        whole = len(audio) - len(audio) % self._format.bytes_per_sample
+        self._half_sample = audio[whole:]
+        return audio[:whole]
+
+
+@asynccontextmanager
+async def _begun(request: Request, retries: RetryPolicy) -> AsyncIterator[FrameSource]:
+    """Open a request, again if need be, until its first audio is there; give all of its frames.
+
+    Raises:
+        ProviderError: on entering; BAD_RESPONSE too if there is no audio at all.
+    """
+
+    async def attempt() -> tuple[AsyncExitStack, FrameSource]:
+        async with AsyncExitStack() as stack:
+            source = await stack.enter_async_context(request.open())
+            early: deque[Frame] = deque()
+            while (frame := await source.next_frame()) is not None:
+                early.append(frame)
+                if frame.audio:
+                    return stack.pop_all(), _Frames(early, source)
+            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
+
+    opened, frames = await with_retries(attempt, retries)
+    async with opened:
+        yield frames
+
+
+class _Frames:
+    """Frames that were looked at already, then the others."""
+
+    def __init__(self, early: deque[Frame], later: FrameSource) -> None:
+        self._early = early
+        self._later = later
+
+    async def next_frame(self) -> Frame | None:
+        return self._early.popleft() if self._early else await self._later.next_frame()
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
+
+    Tasks that were cancelled because of it are in its group. Where our caller is being cancelled as well,
+    Trio tells it again at its next checkpoint.
+    """
+    error: ProviderError | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = _provider_error_of(group)
+        if error is None:
+            raise
+    if error is not None:
+        raise error
+
+
+def _provider_error_of(group: BaseExceptionGroup) -> ProviderError | None:
+    """Find the group's first `ProviderError`, unless the group tells of a fault of ours as well."""
+    _, ours = group.split((ProviderError, trio.Cancelled, GeneratorExit))
+    found = group.subgroup(ProviderError)
+    if found is None or ours is not None:
+        return None
+    error = found.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
