@@ -16,6 +16,7 @@ RANKS: Final = (
     {"fsm", "wire"},
     {"upstream"},
     {"stt", "chat", "tts"},
+    {"speech"},
     {"runtime"},
     {"web"},
     {"checkup", "client", "diagram", "error_docs"},

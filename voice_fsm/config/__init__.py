@@ -19,6 +19,7 @@ from voice_fsm.config.settings import (
     Server,
     Settings,
     Speech,
+    Synthesis,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Server",
     "Settings",
     "Speech",
+    "Synthesis",
     "load_settings",
     "spelling_warnings",
 ]
