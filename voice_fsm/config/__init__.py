@@ -19,7 +19,6 @@ from voice_fsm.config.settings import (
     Server,
     Settings,
     Speech,
-    Synthesis,
 )
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "Server",
     "Settings",
     "Speech",
-    "Synthesis",
     "load_settings",
     "spelling_warnings",
 ]

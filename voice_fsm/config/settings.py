@@ -148,26 +148,6 @@ class Speech:
 
 
 @attrs.frozen(kw_only=True)
-class Synthesis:
-    """Texts that are spoken outside of conversations, for one request each."""
-
-    sample_rate_hz: Literal[8000, 16000, 22050, 24000, 44100, 48000] = setting(
-        "TTS_SAMPLE_RATE",
-        24000,
-        "Samples a second of the PCM that a request gets if it asks for nothing else.",
-    )
-    max_chars: int = setting(
-        "MAX_SPEECH_CHARS", 5000, "The longest text of one request, in characters.", rule=at_least(1)
-    )
-    concurrency: int = setting(
-        "SPEECH_CONCURRENCY",
-        8,
-        "Texts that are synthesized at a time; eight times as many may wait, the next is refused.",
-        rule=at_least(1),
-    )
-
-
-@attrs.frozen(kw_only=True)
 class Conversation:
     """How the assistant takes and keeps its turn."""
 
@@ -189,29 +169,6 @@ class Conversation:
         "BARGE_IN_GRACE_MS",
         0,
         "Time after the first audio of a turn in which nothing said interrupts it, in ms.",
-        rule=at_least(0),
-    )
-    first_message: str | None = setting(
-        "FIRST_MESSAGE", None, "What the assistant says as soon as a session is configured."
-    )
-    first_message_uninterruptible: bool = setting(
-        "FIRST_MESSAGE_UNINTERRUPTIBLE",
-        default=False,
-        help="Whether what the user says leaves the first message alone.",
-    )
-    idle_prompt_s: float | None = setting(
-        "IDLE_PROMPT_S",
-        None,
-        "Silence after which the assistant speaks by itself, in seconds. Unset: it does not.",
-        rule=POSITIVE,
-    )
-    idle_prompt_text: str | None = setting(
-        "IDLE_PROMPT_TEXT", None, "What it says then. Unset: the chat provider is asked."
-    )
-    idle_prompt_times: int = setting(
-        "IDLE_PROMPT_TIMES",
-        1,
-        "How often it does so before the user has said something again.",
         rule=at_least(0),
     )
     slow_reply_after_s: float | None = setting(
@@ -412,7 +369,6 @@ class Settings:
     access: Access = Access()
     providers: Providers = Providers()
     speech: Speech = Speech()
-    synthesis: Synthesis = Synthesis()
     conversation: Conversation = Conversation()
     elevenlabs: ElevenLabs = ElevenLabs()
     local: Local = Local()

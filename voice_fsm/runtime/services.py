@@ -4,7 +4,7 @@ A new provider is registered here: one line in the function of its kind.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,6 @@ from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.runtime.session import Services
 from voice_fsm.runtime.turn import SlowReply
-from voice_fsm.speech.service import SpeechConfig, SpeechService, open_speech
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 from voice_fsm.stt.local import open_local_stt
@@ -70,28 +69,6 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
         )
 
 
-def open_speech_service(
-    settings: config.Settings, tts: TtsProvider
-) -> AbstractAsyncContextManager[SpeechService]:
-    """Run the service that speaks texts outside of conversations with this voice."""
-    chosen = settings.synthesis
-    return open_speech(
-        tts,
-        SpeechConfig(
-            identity=_voice_identity(settings),
-            max_chars=chosen.max_chars,
-            concurrency=chosen.concurrency,
-            max_waiting=8 * chosen.concurrency,
-        ),
-    )
-
-
-def _voice_identity(settings: config.Settings) -> str:
-    """What a text's sound depends on beside the request: the provider's settings, which show no secrets."""
-    name = settings.providers.tts
-    return f"{name} {getattr(settings, name)}"
-
-
 def default_options(settings: config.Settings) -> SessionOptions:
     """What a session is that its client leaves all to us."""
     speech, conversation = settings.speech, settings.conversation
@@ -106,11 +83,6 @@ def default_options(settings: config.Settings) -> SessionOptions:
             barge_in=conversation.barge_in,
             min_words=conversation.barge_in_min_words,
             grace_ms=conversation.barge_in_grace_ms,
-            first_message=conversation.first_message,
-            first_message_uninterruptible=conversation.first_message_uninterruptible,
-            idle_prompt_s=conversation.idle_prompt_s,
-            idle_prompt_text=conversation.idle_prompt_text,
-            idle_prompt_times=conversation.idle_prompt_times,
             idle_timeout_s=settings.limits.idle_timeout_s,
         ),
     )

@@ -1,0 +1,167 @@
+"""How well and how fast speech is told from other sounds: ``python -m tests.bench.turn_taking``.
+
+The detector alone, on sounds made the same way each time. Latency is from the first 10 ms of speech that can
+be heard to the arrival of the chunk with which it was noticed, in chunks of 100 ms.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import attrs
+import numpy as np
+
+from tests.bench import sounds
+from tests.bench.sounds import NoiseKind, Utterance
+from tests.fakes.recordings import to_pcm
+from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, Samples
+from voice_fsm.vad.detector import SpeechDetector
+from voice_fsm.vad.engines import ThoroughJudges
+from voice_fsm.vad.hysteresis import Started, Stopped, VadRules
+
+CHUNK_MS: Final = 100
+BEFORE_S: Final = 3.0
+"""Silence or noise before each sound."""
+EARLY_MS: Final = 40.0
+"""A start so much before what can be heard of an utterance is still its start."""
+BACKGROUNDS: Final[tuple[tuple[NoiseKind | None, float], ...]] = (
+    (None, 0),
+    ("white", 20),
+    ("white", 10),
+    ("pink", 20),
+    ("pink", 10),
+    ("babble", 20),
+    ("babble", 10),
+)
+
+
+@attrs.frozen
+class Heard:
+    """What the detector made of one stretch of sound; times are those of arriving chunks."""
+
+    starts_ms: tuple[float, ...]
+    stops_ms: tuple[float, ...]
+    cpu_ms: float
+
+
+def listen(samples: Samples, rules: VadRules, judges: ThoroughJudges) -> Heard:
+    """Give a new detector ``samples`` in chunks."""
+    detector = SpeechDetector(rules, judges)
+    pcm = to_pcm(samples)
+    chunk = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+    starts: list[float] = []
+    stops: list[float] = []
+    began_s = time.thread_time()
+    for end in range(chunk, len(pcm) + chunk, chunk):
+        for change in detector.hear(pcm[end - chunk : end]):
+            match change:
+                case Started():
+                    starts.append(end / chunk * CHUNK_MS)
+                case Stopped():
+                    stops.append(end / chunk * CHUNK_MS)
+    return Heard(tuple(starts), tuple(stops), (time.thread_time() - began_s) * 1000)
+
+
+@attrs.define
+class Speech:
+    """Figures of utterances in one kind of background."""
+
+    count: int = 0
+    missed: int = 0
+    early: int = 0
+    latencies_ms: list[float] = attrs.field(factory=list)
+    stop_ms: list[float] = attrs.field(factory=list)
+
+    def add(self, utterance: Utterance, heard: Heard) -> None:
+        onset_ms = (BEFORE_S + utterance.onset / SAMPLE_RATE_HZ) * 1000
+        end_ms = (BEFORE_S + utterance.end / SAMPLE_RATE_HZ) * 1000
+        self.count += 1
+        self.early += sum(start < onset_ms - EARLY_MS for start in heard.starts_ms)
+        on_time = [start for start in heard.starts_ms if onset_ms - EARLY_MS <= start < end_ms + 200]
+        if on_time:
+            self.latencies_ms.append(on_time[0] - onset_ms)
+        else:
+            self.missed += 1
+        self.stop_ms += [stop - end_ms for stop in heard.stops_ms[-1:]]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} | {self.missed} | {self.early} | {_quantiles(self.latencies_ms)} "
+            f"| {_quantiles(self.stop_ms)}"
+        )
+
+
+def speech_in(
+    utterances: Iterable[Utterance],
+    kind: NoiseKind | None,
+    snr_db: float,
+    rules: VadRules,
+    judges: ThoroughJudges,
+) -> Speech:
+    """Let the detector hear each utterance after silence or noise alone."""
+    figures = Speech()
+    for seed, utterance in enumerate(utterances):
+        # Not all at the same place in a chunk.
+        placed = sounds.after_silence(utterance.samples, before_s=BEFORE_S + seed % 7 * 0.013)
+        shift = round(seed % 7 * 0.013 * SAMPLE_RATE_HZ)
+        shifted = attrs.evolve(utterance, onset=utterance.onset + shift)
+        figures.add(shifted, listen(sounds.with_noise(placed, kind, snr_db, seed), rules, judges))
+    return figures
+
+
+def other_sounds() -> Iterator[tuple[str, Sequence[Samples]]]:
+    """Sounds in which nobody speaks to the assistant, by kind."""
+    yield "cough", [_placed(sounds.cough(seed)) for seed in range(30)]
+    yield "door", [_placed(sounds.door_slam(seed)) for seed in range(30)]
+    yield "typing", [_placed(sounds.key_clicks(seed)) for seed in range(10)]
+    for kind, snr_db in BACKGROUNDS[1:]:
+        silence = np.zeros(20 * SAMPLE_RATE_HZ, np.float32)
+        yield (
+            f"{kind} noise, {snr_db:g} dB below speech",
+            [sounds.with_noise(silence, kind, snr_db, seed) for seed in range(3)],
+        )
+    yield (
+        "the assistant's echo, 20 dB below speech",
+        [_placed(sounds.echo(utterance.samples)) for utterance in sounds.robot_utterances()[:10]],
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    rules, judges = VadRules(), ThoroughJudges()
+    print(rules)
+    print("| speech | background | utterances | missed | early | latency p50/p95 ms | stop p50/p95 ms |")
+    print("|---|---|---|---|---|---|---|")
+    for kind, snr_db in BACKGROUNDS:
+        background = f"{kind}, {snr_db:g} dB" if kind else "none"
+        for name, utterances in _speakers():
+            figures = speech_in(utterances, kind, snr_db, rules, judges)
+            print(f"| {name} | {background} | {figures} |", flush=True)
+    print("\n| sound | heard | false starts | minutes | CPU ms per second |\n|---|---|---|---|---|")
+    for name, samples in other_sounds():
+        heard = [listen(sound, rules, judges) for sound in samples]
+        seconds = sum(map(len, samples)) / SAMPLE_RATE_HZ
+        false = sum(len(each.starts_ms) for each in heard)
+        cpu_ms = sum(each.cpu_ms for each in heard) / seconds
+        print(f"| {name} | {len(heard)} | {false} | {seconds / 60:.1f} | {cpu_ms:.2f} |", flush=True)
+
+
+def _speakers() -> Iterator[tuple[str, Sequence[Utterance]]]:
+    yield "people", sounds.human_utterances()
+    yield "eSpeak", sounds.robot_utterances()
+    yield "back-channels", tuple(sounds.back_channels())
+
+
+def _placed(sound: Samples) -> Samples:
+    return sounds.after_silence(sound, before_s=BEFORE_S)
+
+
+def _quantiles(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    p50, p95 = np.percentile(values, (50, 95))
+    return f"{p50:.0f} / {p95:.0f}"
+
+
+if __name__ == "__main__":
+    main()

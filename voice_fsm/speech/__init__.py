@@ -1,1 +1,0 @@
-"""Texts spoken outside of conversations: one synthesis for all who ask for the same."""
