@@ -85,6 +85,11 @@ DEFAULTS = {
     "MAX_SESSIONS": "200",
     "DRAIN_S": "20",
     "TCP_USER_TIMEOUT_S": "5",
+    "RECORD_DIR": "unset",
+    "RECORD_TEXT": "true",
+    "RECORD_MAX_FILE_BYTES": "10000000",
+    "RECORD_MAX_TOTAL_BYTES": "1000000000",
+    "RECORD_KEEP_DAYS": "7",
 }
 """What the server does when nothing is set: people rely on these."""
 

@@ -14,7 +14,7 @@ RANKS: Final = (
     {"audio", "config"},
     {"observe"},
     {"fsm", "wire"},
-    {"upstream"},
+    {"recording", "upstream"},
     {"stt", "chat", "tts", "vad"},
     {"runtime"},
     {"web"},
@@ -23,7 +23,7 @@ RANKS: Final = (
     {"__main__"},
 )
 """From the bottom up; a room imports only rooms of lower ranks, and itself."""
-PURE: Final = {"errors", "audio", "fsm", "wire"}
+PURE: Final = {"errors", "audio", "fsm", "recording", "wire"}
 IMPURE: Final = {"trio", "httpx", "os", "time", "random", "logging", "structlog"}
 SHIELDED_BLOCKS: Final = {"move_on_after", "move_on_at", "fail_after", "fail_at"}
 

@@ -362,6 +362,30 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
+class Recording:
+    """The flight recorder: every event and effect of each session, for `voice-fsm replay`."""
+
+    directory: str | None = setting(
+        "RECORD_DIR", None, "Directory to write a file for each session to. Unset: nothing is recorded."
+    )
+    text: bool = setting(
+        "RECORD_TEXT", True, "Whether the words that were said are recorded, or placeholders of their length."
+    )
+    max_file_bytes: int = setting(
+        "RECORD_MAX_FILE_BYTES", 10_000_000, "Where a session's recording ends.", rule=at_least(10_000)
+    )
+    max_total_bytes: int = setting(
+        "RECORD_MAX_TOTAL_BYTES",
+        1_000_000_000,
+        "Size of all recordings together; the oldest are removed.",
+        rule=at_least(10_000),
+    )
+    keep_days: float = setting(
+        "RECORD_KEEP_DAYS", 7.0, "Days after which a recording is removed.", rule=POSITIVE
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """All settings. They fit together: a provider has what it needs."""
 
@@ -376,6 +400,7 @@ class Settings:
     llm: LLM = LLM()
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
+    recording: Recording = Recording()
 
     def __attrs_post_init__(self) -> None:
         _check_speech_providers(self)

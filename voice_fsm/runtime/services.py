@@ -20,6 +20,8 @@ from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
+from voice_fsm.runtime.recorder import Recorder, open_recorder
+from voice_fsm.runtime.recorder_files import RecorderConfig
 from voice_fsm.runtime.session import Services
 from voice_fsm.runtime.turn import SlowReply
 from voice_fsm.stt.base import SttProvider
@@ -40,6 +42,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
 
     Raises:
         ProviderError: an engine that the settings ask for is not installed.
+        ConfigError: sessions are to be recorded where nothing can be written.
     """
     chosen, conversation = settings.providers, settings.conversation
     async with AsyncExitStack() as stack:
@@ -65,6 +68,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
                 if conversation.slow_reply_after_s is not None
                 else None
             ),
+            recorder=await _open_recorder(settings, stack),
             draining=draining,
         )
 
@@ -97,6 +101,23 @@ def limits(settings: config.Settings) -> Limits:
         session_s=settings.limits.max_session_s,
         thinking_s=wait.chat_total_s + RetryPolicy().budget_s + wait.tts_connect_s + wait.tts_first_byte_s,
         history_turns=settings.conversation.history_turns,
+    )
+
+
+async def _open_recorder(settings: config.Settings, stack: AsyncExitStack) -> Recorder | None:
+    chosen = settings.recording
+    if chosen.directory is None:
+        return None
+    return await stack.enter_async_context(
+        open_recorder(
+            RecorderConfig(
+                directory=Path(chosen.directory),
+                text="plain" if chosen.text else "redacted",
+                max_file_bytes=chosen.max_file_bytes,
+                max_total_bytes=chosen.max_total_bytes,
+                keep_days=chosen.keep_days,
+            )
+        )
     )
 
 

@@ -26,10 +26,11 @@ from voice_fsm.fsm.effects import (
 )
 from voice_fsm.fsm.events import Abort, AnyEvent, AudioSent, BadInput, Configure, Disconnect, Drain, Tick
 from voice_fsm.fsm.options import SessionOptions
-from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
+from voice_fsm.runtime.recorder import Recorder, open_session
 from voice_fsm.runtime.turn import SlowReply, TurnTask
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.tts.base import TtsProvider
@@ -55,6 +56,8 @@ class Services:
     stt_give_up_s: float = 30.0
     max_audio_lead_s: float = 10.0
     slow_reply: SlowReply | None = None
+    recorder: Recorder | None = None
+    """Notes what each session's core was told and asked for."""
     draining: trio.Event = attrs.field(factory=trio.Event)
     """Set when the server is about to stop."""
 
@@ -78,7 +81,7 @@ class VoiceSession:
     def __init__(self, services: Services, door: Door) -> None:
         self._services = services
         self._door = door
-        self._core = Session(services.limits, at_s=trio.current_time())
+        self._core = open_session(services.limits, services.recorder)
         self._outgoing = Outgoing()
         self._hearing = Hearing(
             services.stt,

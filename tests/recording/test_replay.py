@@ -1,0 +1,171 @@
+"""The same events give the same effects, for a recorded session of each kind; and what differs is found."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from trio.testing import MockClock
+
+from tests.recording.sessions import API_KEY, GOLDEN, SCRIPTS, play, timeline_text
+from voice_fsm.cli import main
+from voice_fsm.recording.reading import read_recording
+from voice_fsm.recording.replay import Proof, replay
+
+Documents = list[dict[str, Any]]
+
+
+def changed(name: str, change: Callable[[Documents], object]) -> Proof:
+    """Replay a golden recording after a change to its lines."""
+    lines = [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_bytes().splitlines()]
+    change(lines)
+    return replay(read_recording(b"".join(json.dumps(line).encode() + b"\n" for line in lines)))
+
+
+def index_of(lines: Documents, effect: str) -> tuple[int, int]:
+    """Line and place of the first effect of this class."""
+    return next(
+        (number, place)
+        for number, line in enumerate(lines)
+        for place, found in enumerate(line.get("effects", ()))
+        if found["is"] == effect
+    )
+
+
+def test_there_is_a_golden_recording_of_each_kind() -> None:
+    """No more and no less than the scripts."""
+    assert {path.stem for path in GOLDEN.iterdir()} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_golden_recording_gives_the_same_effects_and_timeline(name: str) -> None:
+    """If this is meant to change: ``python -m tests.recording.sessions``, and read what changed."""
+    data = (GOLDEN / f"{name}.jsonl").read_bytes()
+    proof = replay(read_recording(data))
+    assert proof.holds, proof.summary()
+    assert timeline_text(data) == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_a_session_that_is_played_now_can_be_proved(name: str, autojump_clock: MockClock) -> None:
+    """With its words and without; its key is in neither, and without words none of them is left."""
+    tape = await play(SCRIPTS[name])
+    for text in ("plain", "redacted"):
+        data = tape.data(text)
+        proof = replay(read_recording(data))
+        assert proof.holds, proof.summary()
+        assert proof.steps >= 3
+        assert API_KEY.encode() not in data
+    assert b"How are" not in data
+
+
+def test_another_value_is_found_and_told_with_its_path() -> None:
+    """Both values, the event, its time and its line."""
+
+    def change(lines: Documents) -> None:
+        line, place = index_of(lines, "TurnInterrupted")
+        lines[line]["effects"][place]["heard_text"] = "Fine, thank"
+
+    found = changed("stop_button", change).difference
+    assert found is not None
+    assert (found.line, found.event, found.at_s) == (18, "Interrupt", 0.6)
+    assert found.what == "effect 2, TurnInterrupted: heard_text was 'Fine, thank' and is 'Fine,'"
+
+
+def test_a_value_deep_inside_is_found() -> None:
+    """The path leads through fields and places in lists."""
+
+    def change(lines: Documents) -> None:
+        line, place = [
+            (number, at)
+            for number, step in enumerate(lines)
+            for at, effect in enumerate(step.get("effects", ()))
+            if effect["is"] == "StartTurn"
+        ][1]
+        lines[line]["effects"][place]["history"][0]["user"] = "Who?"
+
+    found = changed("plain_conversation", change).difference
+    assert found is not None
+    assert "StartTurn: history.0.user was 'Who?' and is 'How are you?'" in found.what
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda effects: effects.pop(), "effect 5, StateChanged, is new"),
+        (lambda effects: effects.append(effects[0]), "effect 6, CancelTurn, does not come any more"),
+        (lambda effects: effects.reverse(), "effect 1, was StateChanged and is CancelTurn"),
+    ],
+)  # fmt: skip
+def test_missing_new_and_other_effects_are_told_apart(
+    change: Callable[[Documents], object], what: str
+) -> None:
+    """The first that differs counts."""
+
+    def in_line(lines: Documents) -> None:
+        change(lines[index_of(lines, "TurnInterrupted")[0]]["effects"])
+
+    found = changed("stop_button", in_line).difference
+    assert found is not None
+    assert found.what == what
+
+
+def test_a_failure_of_the_machine_is_compared_too() -> None:
+    """One that does not come back is a difference."""
+
+    def change(lines: Documents) -> None:
+        lines[3] |= {"effects": [], "raised": "ZeroDivisionError"}
+
+    found = changed("stop_button", change).difference
+    assert found is not None
+    assert found.what == "the machine failed with ZeroDivisionError then, and did not fail now"
+
+
+def test_what_follows_a_missing_step_is_not_proved() -> None:
+    """Nobody knows what state it met; so the proof does not hold."""
+
+    def change(lines: Documents) -> None:
+        lines[6] = {"is": "Lost", "steps": 1}
+
+    proof = changed("stop_button", change)
+    assert (proof.holds, proof.steps, proof.difference) == (False, 5, None)
+    assert proof.unproved == 12
+
+
+def run(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["replay", *map(str, args)])
+    return result.exit_code, result.output
+
+
+def test_the_command_proves_tells_and_draws(tmp_path: Any) -> None:
+    """The timeline, the verdict, and a page; 0 for a proof that holds."""
+    page = tmp_path / "page.html"
+    code, output = run(GOLDEN / "barge_in.jsonl", "--html", page)
+    assert code == 0
+    assert (GOLDEN / "barge_in.txt").read_text(encoding="utf-8") in output
+    assert output.endswith("48 steps, 32 effects: the same came out again.\n")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_command_tells_what_differs(tmp_path: Any) -> None:
+    """1, and a sentence with the place; as JSON for machines."""
+    file = tmp_path / "changed.jsonl"
+    data = (GOLDEN / "stop_button.jsonl").read_bytes()
+    file.write_bytes(data.replace(b'"reason":"client"', b'"reason":"speech"'))
+    code, output = run(file, "--timeline", "none")
+    assert code == 1
+    assert "on Interrupt at 0.600 s (line 18), effect 2, TurnInterrupted: reason was 'speech'" in output
+    code, output = run(file, "--json")
+    verdict = json.loads(output)
+    assert (code, verdict["holds"], verdict["difference"]["line"]) == (1, False, 18)
+
+
+def test_the_command_says_what_is_no_recording(tmp_path: Any) -> None:
+    """2, the file and the line."""
+    file = tmp_path / "notes.txt"
+    file.write_text("hello\n")
+    code, output = run(file)
+    assert code == 2
+    assert output.endswith("notes.txt: line 1 is not JSON.\n")
+    assert run(tmp_path / "missing.jsonl")[0] == 2
