@@ -90,6 +90,13 @@ async def test_an_interruption_is_told(client: httpx.AsyncClient) -> None:
     assert nothing == {"turn_id": 3}
 
 
+async def test_a_silence_is_told_as_such(client: httpx.AsyncClient) -> None:
+    """The message is ours then, and the backend can tell."""
+    async with chat_backend() as backend:
+        await ask(BackendChat(client, config(backend)), question("[Nothing.]", cause="silence"))
+    assert backend.chats[0].json()["metadata"]["cause"] == "silence"
+
+
 async def test_the_conversation_is_told_as_it_was_heard(client: httpx.AsyncClient) -> None:
     """A backend without a memory of its own gets the exchanges, the oldest first."""
     cut = Exchange("Tell me", "Once upon ", interrupted=True)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import attrs
 import pytest
 import trio
 from hypothesis import given, settings
@@ -246,6 +247,14 @@ async def test_replies_stream_at_the_pace_of_speech(autojump_clock: trio.testing
         ReplyText("Seven."),
     ]
     assert came_s == pytest.approx([0.5, 0.5, 0.8, 1.1])
+
+
+async def test_a_silence_is_broken(autojump_clock: trio.testing.MockClock) -> None:
+    """Asked because the user says nothing, the assistant asks whether they are there."""
+    silence = attrs.evolve(request("[The user has said nothing.]"), cause="silence")
+    async with DemoChat().reply(silence) as reply:
+        texts = [part.text async for part in reply if isinstance(part, ReplyText)]
+    assert "".join(texts) == "Are you still there?"
 
 
 async def test_a_reply_can_be_left_at_any_time(autojump_clock: trio.testing.MockClock) -> None:

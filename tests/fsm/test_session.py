@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from voice_fsm.fsm import events as ev
-from voice_fsm.fsm.chart import MAX_JOINED_CHARS
+from voice_fsm.fsm.actions import MAX_JOINED_CHARS, SILENCE_PROMPT
 from voice_fsm.fsm.effects import (
     AudioEnded,
     AudioStarted,
@@ -33,6 +34,7 @@ from voice_fsm.fsm.effects import (
     TurnStarted,
     TurnTimed,
 )
+from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
 from voice_fsm.fsm.session import Limits, Session
 
@@ -344,13 +346,97 @@ def test_history_is_bounded(turns: int) -> None:
     assert told == [("q1", "a1"), ("q2", "a2"), ("q3", "a3"), ("q4", "a4")][4 - min(turns, 4) :]
 
 
+def configured_with(**turn: Any) -> tuple[Session, tuple[Effect, ...]]:
+    """A session just configured with these options of its turns, and what that had it do."""
+    session = Session(Limits(), at_s=0)
+    options = SessionOptions(turn=TurnOptions(**turn))
+    return session, session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+
+
+def started(effects: tuple[Effect, ...]) -> StartTurn:
+    (start,) = (effect for effect in effects if isinstance(effect, StartTurn))
+    return start
+
+
+def test_the_first_message_is_a_turn_of_its_own() -> None:
+    """It is spoken as it is, once, and what was heard of it is the first line of the history."""
+    session, effects = configured_with(first_message="Good day.")
+    assert names(effects) == [EnsureStt, Configured, TurnStarted, StartTurn]
+    assert (started(effects).say, started(effects).cause) == ("Good day.", "first_message")
+    assert TurnStarted(1, "", "first_message") in effects
+    session.receive(ev.ReplyComplete(at_s=1, turn_id=1, text="Good day.", metadata={}))
+    session.receive(ev.TurnDone(at_s=1, turn_id=1))
+    again = session.receive(ev.Configure(at_s=2, session_id="s", options=session.options))
+    assert names(again) == [EnsureStt, Configured]
+    answer = started(session.receive(ev.TextPrompt(at_s=3, text="hello")))
+    assert answer.history == (Exchange("", "Good day."),)
+    assert answer.say is None
+
+
+@pytest.mark.parametrize("audible", [False, True])
+@pytest.mark.parametrize("cls", [ev.Partial, ev.Committed])
+def test_an_uninterruptible_first_message_is_spoken_to_its_end(cls: type[ev.Event], *, audible: bool) -> None:
+    """Speech leaves it alone, thinking or speaking; a prompt and a stop button do not."""
+
+    def greeting() -> Session:
+        session, _ = configured_with(first_message="Good day.", first_message_uninterruptible=True)
+        if audible:
+            session.receive(ev.FirstAudio(at_s=0, turn_id=1))
+            session.receive(ev.AudioSent(at_s=0, turn_id=1, duration_ms=1000))
+        return session
+
+    session = greeting()
+    state = session.state
+    effects = session.receive(make_events()[cls])
+    assert (session.state, CancelTurn(1) in effects) == (state, False)
+    for client in (ev.TextPrompt, ev.Interrupt, ev.Disconnect, ev.Configure):
+        assert CancelTurn(1) in greeting().receive(make_events()[client])
+
+
+def test_the_assistant_breaks_a_silence() -> None:
+    """So often and no oftener, with its own text or by asking; and silence still ends the session."""
+    session, _ = configured_with(idle_prompt_s=5, idle_prompt_times=2, idle_timeout_s=30)
+    assert session.deadline_s == 5
+    asked = started(session.receive(ev.Tick(at_s=5)))
+    assert (asked.cause, asked.say) == ("silence", None)
+    assert asked.text == SILENCE_PROMPT.format(silent_s=5)
+    session.receive(ev.TurnDone(at_s=6, turn_id=1))
+    assert session.deadline_s == 11
+    session.receive(ev.Tick(at_s=11))
+    session.receive(ev.TurnDone(at_s=12, turn_id=2))
+    assert session.deadline_s == 30
+    session.receive(ev.TextPrompt(at_s=20, text="I am back"))
+    session.receive(ev.TurnDone(at_s=21, turn_id=3))
+    assert session.deadline_s == 26
+    for due_s, turn_id in ((26, 4), (32, 5)):
+        session.receive(ev.Tick(at_s=due_s))
+        session.receive(ev.TurnDone(at_s=due_s + 1, turn_id=turn_id))
+    assert session.deadline_s == 51
+    assert Closing("idle") in session.receive(ev.Tick(at_s=51))
+
+
+def test_a_set_text_breaks_a_silence_without_asking_anybody() -> None:
+    """``idle_prompt_text`` is spoken as it is."""
+    session, _ = configured_with(idle_prompt_s=5, idle_prompt_text="Are you there?")
+    assert started(session.receive(ev.Tick(at_s=5))).say == "Are you there?"
+
+
 class AgainstTheModel(RuleBasedStateMachine):
     """The core beside a description of its own in a dozen lines, under any sequence of events."""
 
     session: Session
     now_s: float
 
-    @initialize(turn=st.sampled_from([TurnOptions(), TurnOptions(min_words=2), TurnOptions(barge_in="off")]))
+    @initialize(
+        turn=st.builds(
+            TurnOptions,
+            barge_in=st.sampled_from(["partial", "vad", "off"]),
+            min_words=st.sampled_from([1, 2]),
+            first_message=st.sampled_from([None, "Good day."]),
+            first_message_uninterruptible=st.booleans(),
+            idle_prompt_s=st.sampled_from([None, 4.0]),
+        )
+    )
     def open(self, turn: TurnOptions) -> None:
         self.now_s = 0.0
         self.session = Session(Limits(), at_s=0)
@@ -408,14 +494,20 @@ class AgainstTheModel(RuleBasedStateMachine):
                 assert self.open_turn is None
                 assert self.phase == "closed"
 
+    def is_uninterruptible(self, turn_id: int | None) -> bool:
+        """Only the greeting, the first turn, can be."""
+        turn = self.options.turn
+        return turn_id == 1 and turn.first_message is not None and turn.first_message_uninterruptible
+
     def stamp(self) -> float:
         self.now_s += 0.05
         return self.now_s
 
     @rule()
     def configure(self) -> None:
+        greets = self.phase == "unconfigured" and self.options.turn.first_message is not None
         self.send(ev.Configure(at_s=self.stamp(), session_id="s", options=self.options))
-        assert self.phase in {"listening", "closed"}
+        assert self.phase in {"closed", "thinking" if greets else "listening"}
 
     @rule(text=st.sampled_from(["", " ", "yes", "tell me more"]))
     def partial(self, text: str) -> None:
@@ -442,7 +534,7 @@ class AgainstTheModel(RuleBasedStateMachine):
             assert self.phase == "thinking"
         elif before == "thinking":
             assert self.phase == "thinking"
-            assert self.open_turn != running
+            assert (self.open_turn != running) == (not self.is_uninterruptible(running))
 
     @rule()
     def prompt(self) -> None:

@@ -20,6 +20,7 @@ from voice_fsm.fsm.effects import (
     UtteranceCommitted,
 )
 from voice_fsm.fsm.events import Interrupt, TextPrompt, Word
+from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.outgoing import AudioChunk
@@ -104,6 +105,23 @@ async def test_a_spoken_turn_from_transcript_to_the_end_of_playback(
     (done_s,) = (at for at, item in client.items if isinstance(item, TurnEnded))
     assert done_s == pytest.approx(1 + len("Fine, thank you.") * 0.05)
     assert bytes(stt.links[0].audio) == b"\0\0" * 1600
+
+
+async def test_the_assistant_speaks_first_and_into_a_silence(
+    autojump_clock: MockClock, services: Services, chat: ScriptedChat, tts: ScriptedTts
+) -> None:
+    """The first message is spoken without asking anybody; a long silence is the chat backend's to break."""
+    turn = TurnOptions(first_message="Good day.", idle_prompt_s=5)
+
+    async def act(session: VoiceSession) -> None:
+        await trio.sleep(20)
+
+    client = await run(services, configured(act, SessionOptions(turn=turn)))
+    started = [item for item in client.told if isinstance(item, TurnStarted)]
+    assert started == [TurnStarted(1, "", "first_message"), TurnStarted(2, "", "silence")]
+    assert tts.spoken == ["Good day.", "Fine, thank you."]
+    (request,) = chat.requests
+    assert (request.cause, request.history) == ("silence", (Exchange("", "Good day."),))
 
 
 async def test_audio_of_an_interrupted_turn_stops_before_the_client_is_told(

@@ -76,7 +76,9 @@ CLIENT_EXAMPLES: list[tuple[str, ClientMessage]] = [
                                        "use_speaker_boost": false}},
             "audio_out": "binary", "events": ["state", "text.delta", "metrics", "alignment"],
             "turn": {"barge_in": "off", "min_words": 2, "min_speech_ms": 200, "grace_ms": 300,
-                     "merge_window_ms": 1500, "idle_timeout_s": 60},
+                     "merge_window_ms": 1500, "first_message": "Hi.", "first_message_uninterruptible": true,
+                     "idle_prompt_s": 9, "idle_prompt_text": "Hello?", "idle_prompt_times": 2,
+                     "idle_timeout_s": 60},
             "resume": "token"}""",
         SessionConfigure(
             session_id="voice-test-1",
@@ -109,6 +111,11 @@ CLIENT_EXAMPLES: list[tuple[str, ClientMessage]] = [
                 min_speech_ms=200,
                 grace_ms=300,
                 merge_window_ms=1500,
+                first_message="Hi.",
+                first_message_uninterruptible=True,
+                idle_prompt_s=9.0,
+                idle_prompt_text="Hello?",
+                idle_prompt_times=2,
                 idle_timeout_s=60.0,
             ),
             resume="token",
@@ -172,6 +179,10 @@ SERVER_EXAMPLES: list[tuple[ServerMessage, dict[str, Any]]] = [
             "text": "hello",
             "words": [{"text": "hello", "start": 0.5, "end": 1.25}],
         },
+    ),
+    (
+        AssistantStarted(turn_id=1, text="", cause="silence"),
+        {"type": "assistant.started", "turn_id": 1, "text": "", "cause": "silence"},
     ),
     (AssistantStarted(turn_id=1, text="hello"), {"type": "assistant.started", "turn_id": 1, "text": "hello"}),
     (

@@ -203,6 +203,8 @@ class BackendChat:
 def _metadata(request: ChatRequest, *, with_history: bool) -> dict[str, Any]:
     """Tell the turn's number, what was heard so far, and whether the reply before was interrupted."""
     metadata: dict[str, Any] = {"turn_id": request.turn_id}
+    if request.cause != "user":
+        metadata["cause"] = request.cause
     if with_history:
         metadata["history"] = [attrs.asdict(exchange) for exchange in request.history]
     if request.history and request.history[-1].interrupted:

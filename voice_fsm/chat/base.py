@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.options import BackendOptions
 
 
@@ -22,6 +22,8 @@ class ChatRequest:
     turn_id: int
     text: str
     """What the user said or typed: data, never instructions to the server."""
+    cause: TurnCause = "user"
+    """With ``silence`` the text is no word of the user's: it says how long there was none."""
     history: tuple[Exchange, ...] = ()
     """Earlier turns, oldest first; the assistant's side holds only what was heard."""
     backend: BackendOptions = BackendOptions()

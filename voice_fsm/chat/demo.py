@@ -11,10 +11,16 @@ from typing import Final
 import trio
 
 from voice_fsm.chat.base import ChatRequest, ReplyMetadata, ReplyPart, ReplyText
-from voice_fsm.chat.demo_skills import answer
+from voice_fsm.chat.demo_skills import Answer, answer
 from voice_fsm.fsm.options import BackendOptions
 
 _WORD_GROUP: Final = re.compile(r"(?:\S+\s*){1,3}")
+
+
+def _said(request: ChatRequest, now: datetime) -> Answer:
+    if request.cause == "silence":
+        return Answer("silence", "Are you still there?")
+    return answer(request.text, request.history, now)
 
 
 def server_time() -> datetime:
@@ -45,7 +51,7 @@ class DemoChat:
     @trio.as_safe_channel
     async def reply(self, request: ChatRequest) -> AsyncGenerator[ReplyPart, None]:
         """Answer with a few words at a time. Raises nothing."""
-        said = answer(request.text, request.history, self._clock())
+        said = _said(request, self._clock())
         await trio.sleep(self._think_s)
         yield ReplyMetadata({"engine": self.name, "skill": said.skill})
         for group in _WORD_GROUP.findall(said.text):

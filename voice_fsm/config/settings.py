@@ -171,6 +171,29 @@ class Conversation:
         "Time after the first audio of a turn in which nothing said interrupts it, in ms.",
         rule=at_least(0),
     )
+    first_message: str | None = setting(
+        "FIRST_MESSAGE", None, "What the assistant says as soon as a session is configured."
+    )
+    first_message_uninterruptible: bool = setting(
+        "FIRST_MESSAGE_UNINTERRUPTIBLE",
+        default=False,
+        help="Whether what the user says leaves the first message alone.",
+    )
+    idle_prompt_s: float | None = setting(
+        "IDLE_PROMPT_S",
+        None,
+        "Silence after which the assistant speaks by itself, in seconds. Unset: it does not.",
+        rule=POSITIVE,
+    )
+    idle_prompt_text: str | None = setting(
+        "IDLE_PROMPT_TEXT", None, "What it says then. Unset: the chat provider is asked."
+    )
+    idle_prompt_times: int = setting(
+        "IDLE_PROMPT_TIMES",
+        1,
+        "How often it does so before the user has said something again.",
+        rule=at_least(0),
+    )
     slow_reply_after_s: float | None = setting(
         "SLOW_REPLY_AFTER_S",
         None,

@@ -10,7 +10,7 @@ import attrs
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.events import Word
-from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TtsOptions
 
 Outcome = Literal["completed", "interrupted", "cancelled", "failed"]
@@ -41,6 +41,10 @@ class StartTurn:
 
     turn_id: int
     text: str
+    """What the chat backend is asked."""
+    say: str | None = None
+    """Spoken as it is; the chat backend is not asked."""
+    cause: TurnCause = "user"
     session_id: str
     history: tuple[Exchange, ...]
     options: SessionOptions
@@ -103,6 +107,8 @@ class UtteranceCommitted:
 class TurnStarted:
     turn_id: int
     text: str
+    """The user's; blank where the assistant speaks without being asked."""
+    cause: TurnCause
 
 
 @attrs.frozen

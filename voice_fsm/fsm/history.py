@@ -1,6 +1,11 @@
 """The conversation so far, as the user heard it."""
 
+from typing import Literal
+
 import attrs
+
+TurnCause = Literal["user", "first_message", "silence"]
+"""Why the assistant speaks: it was spoken to, it speaks first, or the user has been silent for long."""
 
 
 @attrs.frozen
@@ -8,6 +13,7 @@ class Exchange:
     """One turn that is over."""
 
     user: str
+    """Blank where the assistant spoke without being asked."""
     assistant: str
     """Only what was heard of the reply; blank where the user heard nothing."""
     interrupted: bool = False

@@ -74,6 +74,15 @@ class TurnOptions:
     """How long after the first audio of a turn nothing said interrupts it."""
     merge_window_ms: int | None = None
     """How long after a commit a further one is joined to it while the assistant thinks; ``None``: always."""
+    first_message: str | None = None
+    """Spoken as soon as the session is configured."""
+    first_message_uninterruptible: bool = False
+    idle_prompt_s: float | None = None
+    """Silence after which the assistant speaks by itself; ``None``: it does not."""
+    idle_prompt_text: str | None = None
+    """What it says then; ``None``: the chat backend is asked."""
+    idle_prompt_times: int = 1
+    """How often it does so before the user has said something again."""
     idle_timeout_s: float = 600.0
 
 

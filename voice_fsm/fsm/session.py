@@ -6,7 +6,8 @@ from typing import assert_never
 import attrs
 
 from voice_fsm.errors import ClientFault, SessionFault
-from voice_fsm.fsm.chart import Closure, Facts, SessionChart
+from voice_fsm.fsm.actions import Closure
+from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.fsm.effects import (
     CloseSession,
     Configured,
@@ -50,6 +51,7 @@ from voice_fsm.fsm.events import (
     TurnFailed,
     Update,
 )
+from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.options import SessionOptions
 
 
@@ -123,12 +125,13 @@ class Session:
         facts = self._facts
         match event:
             case Configure():
-                facts.quiet_since_s = event.at_s
+                facts.user_is_active()
                 self._chart.send("configure", message=event)
             case Update():
                 facts.options = event.options
                 self._emit(EnsureStt(event.options.stt), Configured(facts.session_id, event.options))
             case TextPrompt():
+                facts.user_is_active()
                 self._chart.send("utterance", message=event)
             case Partial():
                 self._partial(event)
@@ -137,7 +140,7 @@ class Session:
             case SpeechStarted():
                 self._speech_started(event)
             case SpeechStopped():
-                facts.quiet_since_s = event.at_s
+                facts.user_is_active()
                 self._emit(SpeechEnded())
             case Interrupt():
                 if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
@@ -199,13 +202,13 @@ class Session:
         if facts.speech_since_s is None:
             self._hear_speech_since(event.at_s)
         facts.utterance = event.text
-        facts.quiet_since_s = event.at_s
+        facts.user_is_active()
         self._emit(PartialHeard(event.text))
         if facts.state == "speaking":
             self._chart.send("barge_in", message=event)
 
     def _speech_started(self, event: SpeechStarted) -> None:
-        self._facts.quiet_since_s = event.at_s
+        self._facts.user_is_active()
         self._emit(SpeechBegan())
         self._hear_speech_since(event.at_s - event.speech_ms / 1000)
 
@@ -220,7 +223,7 @@ class Session:
 
     def _committed(self, event: Committed) -> None:
         facts = self._facts
-        facts.quiet_since_s = event.at_s
+        facts.user_is_active()
         self._emit(UtteranceCommitted(event.text, event.words))
         if event.text.strip():
             self._chart.send("utterance", message=event)
@@ -234,14 +237,21 @@ class Session:
             case "unconfigured":
                 due.append((facts.opened_s + limits.configure_within_s, "configure"))
             case "listening":
-                idle_s = min(facts.options.turn.idle_timeout_s, limits.idle_s)
-                due.append((facts.quiet_since_s + idle_s, "idle"))
+                due += self._silence_deadlines()
             case "thinking":
                 due.append((facts.current.started_s + limits.thinking_s, "thinking"))
             case "speaking" if facts.current.sent_s is not None:
                 due.append((facts.current.clock.over_at_s(), "playback"))
             case "closed":
                 return []
+        return due
+
+    def _silence_deadlines(self) -> list[tuple[float, str]]:
+        facts, turn = self._facts, self._facts.options.turn
+        idle_s = min(turn.idle_timeout_s, self._limits.idle_s)
+        due = [(facts.user_active_s + idle_s, "idle")]
+        if turn.idle_prompt_s is not None and facts.silences_broken < turn.idle_prompt_times:
+            due.append((facts.quiet_since_s + turn.idle_prompt_s, "silence"))
         return due
 
     def _tick(self) -> None:
@@ -261,6 +271,8 @@ class Session:
                     retryable=True,
                 )
                 self._chart.send("turn_failed", message=failed)
+            case "silence":
+                self._chart.send("silence")
             case "idle":
                 self._close(Closure(close_code=1000, reason="idle"))
             case "max_duration":

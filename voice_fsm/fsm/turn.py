@@ -7,7 +7,7 @@ import attrs
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import TurnTimed
 from voice_fsm.fsm.events import SpokenSpan
-from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.playback import PlaybackClock, heard_text
 
 MS_PER_CHAR: Final = 65.0
@@ -20,6 +20,9 @@ class Turn:
 
     turn_id: int
     user_text: str
+    cause: TurnCause = "user"
+    interruptible: bool = True
+    """By what the user says; the client may always."""
     output_format: AudioFormat
     started_s: float
     reply_text: str = ""

@@ -87,6 +87,11 @@ def default_options(settings: config.Settings) -> SessionOptions:
             barge_in=conversation.barge_in,
             min_words=conversation.barge_in_min_words,
             grace_ms=conversation.barge_in_grace_ms,
+            first_message=conversation.first_message,
+            first_message_uninterruptible=conversation.first_message_uninterruptible,
+            idle_prompt_s=conversation.idle_prompt_s,
+            idle_prompt_text=conversation.idle_prompt_text,
+            idle_prompt_times=conversation.idle_prompt_times,
             idle_timeout_s=settings.limits.idle_timeout_s,
         ),
     )

@@ -1,13 +1,14 @@
 """One turn: ask the chat backend, cut its reply into pieces, have them spoken, hand the audio on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
 import structlog
 import trio
 
-from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyMetadata, ReplyText
+from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyMetadata, ReplyPart, ReplyText
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.effects import StartTurn
 from voice_fsm.fsm.events import (
@@ -66,6 +67,12 @@ class Words:
         span = SpokenSpan(self._word, self._start_ms, self._end_ms)
         self._word = ""
         return (span,) if span.text else ()
+
+
+@trio.as_safe_channel
+async def _fixed_reply(text: str) -> AsyncGenerator[ReplyPart]:
+    await trio.lowlevel.checkpoint()
+    yield ReplyText(text)
 
 
 @attrs.define
@@ -128,18 +135,11 @@ class TurnTask:
         return error
 
     async def _ask(self, pieces: trio.MemorySendChannel[str]) -> None:
-        start, splitter = self.start, SentenceSplitter()
+        splitter = SentenceSplitter()
         texts: list[str] = []
         metadata: dict[str, Any] = {}
-        request = ChatRequest(
-            session_id=start.session_id,
-            turn_id=start.turn_id,
-            text=start.text,
-            history=start.history,
-            backend=start.options.backend,
-        )
         async with pieces:
-            async with self.chat.reply(request) as parts:
+            async with self._reply() as parts:
                 async for part in parts:
                     match part:
                         case ReplyText(text):
@@ -162,6 +162,21 @@ class TurnTask:
                     at_s=trio.current_time(), turn_id=self.turn_id, text="".join(texts), metadata=metadata
                 )
             )
+
+    def _reply(self) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
+        start = self.start
+        if start.say is not None:
+            return _fixed_reply(start.say)
+        return self.chat.reply(
+            ChatRequest(
+                session_id=start.session_id,
+                turn_id=start.turn_id,
+                text=start.text,
+                cause=start.cause,
+                history=start.history,
+                backend=start.options.backend,
+            )
+        )
 
     async def _apologise(self, slow: SlowReply, pieces: trio.MemorySendChannel[str]) -> None:
         """Say something if the reply is slow to come."""

@@ -240,8 +240,10 @@ class VoiceDoor:
                     text=text,
                     words=tuple(wire.Word(text=w.text, start=w.start_s, end=w.end_s) for w in words) or None,
                 )
-            case fx.TurnStarted(turn_id, text):
-                return wire.AssistantStarted(turn_id=turn_id, text=text)
+            case fx.TurnStarted(turn_id, text, cause):
+                return wire.AssistantStarted(
+                    turn_id=turn_id, text=text, cause=None if cause == "user" else cause
+                )
             case fx.ReplyTold(turn_id, text, metadata):
                 return wire.AssistantMessage(turn_id=turn_id, text=text, metadata=metadata)
             case fx.AudioStarted(turn_id, output_format):

@@ -27,6 +27,8 @@ from voice_fsm.wire.converter import FieldError, base64_text
 SAMPLE_RATES_HZ: Final = (8000, 16000, 22050, 24000, 44100, 48000)
 """Rates at which a client may send its microphone."""
 PROMPT_CHARS: Final = 8000
+FIXED_CHARS: Final = 2000
+"""Of text that the assistant is told to say as it is."""
 
 EventKind = Literal["state", "text.delta", "metrics", "alignment", "speech"]
 
@@ -126,6 +128,11 @@ class TurnPatch:
     min_speech_ms: int | None = attrs.field(default=None, validator=at_least(0))
     grace_ms: int | None = attrs.field(default=None, validator=at_least(0))
     merge_window_ms: int | None = attrs.field(default=None, validator=at_least(0))
+    first_message: str | None = attrs.field(default=None, validator=spoken(FIXED_CHARS))
+    first_message_uninterruptible: bool | None = None
+    idle_prompt_s: float | None = attrs.field(default=None, validator=above(0))
+    idle_prompt_text: str | None = attrs.field(default=None, validator=spoken(FIXED_CHARS))
+    idle_prompt_times: int | None = attrs.field(default=None, validator=at_least(0))
     idle_timeout_s: float | None = attrs.field(default=None, validator=above(0))
 
 
@@ -295,11 +302,12 @@ class TranscriptCommitted:
 
 @attrs.frozen(kw_only=True)
 class AssistantStarted:
-    """A turn begins; ``text`` is the user's, which it answers."""
+    """A turn begins; ``text`` is the user's, which it answers, and blank if ``cause`` is given."""
 
     type: ClassVar[str] = "assistant.started"
     turn_id: int
     text: str
+    cause: Literal["first_message", "silence"] | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -19,6 +19,7 @@ const PLACES = {
  */
 const ROUTES = {
   "unconfigured>listening": { path: "M116 55V141", label: [108, 102, "end"] },
+  "unconfigured>thinking": { path: "M160 55C190 110 215 130 246 141" },
   "listening>thinking": { path: "M174 155H234", label: [204, 138, "middle"] },
   "thinking>listening": { path: "M236 174H176", label: [204, 193, "middle"] },
   "thinking>speaking": { path: "M352 155H412", label: [382, 138, "middle"] },

@@ -1,0 +1,216 @@
+"""What the transitions of the chart do: guards look at the facts, actions change them and ask for effects."""
+
+import math
+from typing import Final
+
+import attrs
+
+from voice_fsm.fsm.barge_in import interrupts
+from voice_fsm.fsm.effects import (
+    AudioEnded,
+    AudioStarted,
+    CancelTurn,
+    Closing,
+    ClosingReason,
+    Configured,
+    EnsureStt,
+    ErrorTold,
+    InterruptReason,
+    Outcome,
+    StartTurn,
+    TurnEnded,
+    TurnInterrupted,
+    TurnStarted,
+)
+from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextPrompt, TurnFailed
+from voice_fsm.fsm.facts import Facts
+from voice_fsm.fsm.history import Exchange, TurnCause
+from voice_fsm.fsm.turn import Turn
+
+MAX_JOINED_CHARS: Final = 8000
+"""Of utterances that are answered together the newest part is kept."""
+SILENCE_PROMPT: Final = "[The user has said nothing for {silent_s} seconds. Say something short that helps.]"
+"""What the chat backend is asked where no text is set for a silence; documented in docs/backend.md."""
+
+
+@attrs.frozen(kw_only=True)
+class Closure:
+    """Why and how a session ends."""
+
+    close_code: int
+    reason: ClosingReason | None = None
+    """For `session.closing`; ``None`` when nobody is there to be told."""
+    error: ErrorTold | None = None
+
+
+class Actions:
+    """Guards and actions; the chart names them at its transitions."""
+
+    model: Facts
+
+    # --- guards -------------------------------------------------------------------------------------
+
+    def has_greeting(self, message: Configure) -> bool:
+        """Whether the assistant is to speak first."""
+        return message.options.turn.first_message is not None
+
+    def may_extend(self, message: Committed | TextPrompt) -> bool:
+        """Whether a turn that nobody has heard yet may give way to one that answers more."""
+        return isinstance(message, TextPrompt) or self.model.current.interruptible
+
+    def may_interrupt(self, message: Partial | Committed | TextPrompt) -> bool:
+        """Whether what the user says or types stops the assistant."""
+        facts = self.model
+        if isinstance(message, TextPrompt):
+            return True
+        if not facts.current.interruptible:
+            return False
+        since_s = facts.speech_since_s
+        return interrupts(
+            message.text,
+            facts.options.turn,
+            speech_ms=math.inf if since_s is None else (facts.now_s - since_s) * 1000,
+            audible_ms=facts.current.audible_ms(facts.now_s),
+        )
+
+    # --- actions ------------------------------------------------------------------------------------
+
+    def adopt_options(self, message: Configure) -> None:
+        facts = self.model
+        facts.session_id, facts.options = message.session_id, message.options
+        self.model.emit(EnsureStt(message.options.stt), Configured(message.session_id, message.options))
+
+    def start_turn(self, message: Committed | TextPrompt) -> None:
+        self._start(message.text)
+
+    def greet(self, message: Configure) -> None:
+        """The assistant speaks first."""
+        turn = message.options.turn
+        self._start(
+            say=turn.first_message,
+            cause="first_message",
+            interruptible=not turn.first_message_uninterruptible,
+        )
+
+    def break_silence(self) -> None:
+        """The user has said nothing for long: the assistant does."""
+        facts = self.model
+        turn = facts.options.turn
+        facts.silences_broken += 1
+        silent_s = round(facts.now_s - facts.user_active_s)
+        self._start(ask=SILENCE_PROMPT.format(silent_s=silent_s), say=turn.idle_prompt_text, cause="silence")
+
+    def extend_turn(self, message: Committed | TextPrompt) -> None:
+        """The user went on before anything was heard: one turn answers both utterances."""
+        facts = self.model
+        before, window_ms = facts.current, facts.options.turn.merge_window_ms
+        joined = window_ms is None or (facts.now_s - before.started_s) * 1000 <= window_ms
+        self.cancel_turn()
+        text = f"{before.user_text} {message.text}".strip() if joined else message.text
+        self._start(text[-MAX_JOINED_CHARS:])
+
+    def open_audio(self) -> None:
+        facts, turn = self.model, self.model.current
+        turn.first_speech_s = facts.now_s
+        self.model.emit(AudioStarted(turn.turn_id, turn.output_format))
+
+    def close_audio(self) -> None:
+        facts, turn = self.model, self.model.current
+        turn.sent_s = facts.now_s
+        self.model.emit(AudioEnded(turn.turn_id, turn.output_format))
+
+    def complete_turn(self) -> None:
+        self._end_turn("completed", self.model.current.completed())
+
+    def cancel_turn(self) -> None:
+        self.model.emit(CancelTurn(self.model.current.turn_id))
+        self._end_turn("cancelled", None)
+
+    def interrupt_turn(self, message: object) -> None:
+        facts, turn = self.model, self.model.current
+        self.model.emit(CancelTurn(turn.turn_id))
+        self._end_audio()
+        self.model.emit(
+            TurnInterrupted(
+                turn.turn_id,
+                _REASONS.get(type(message), "closing"),
+                turn.heard_text(facts.now_s),
+                turn.clock.heard_ms(facts.now_s),
+            )
+        )
+        self._end_turn("interrupted", turn.cut_short(facts.now_s))
+
+    def fail_turn(self, message: TurnFailed) -> None:
+        facts, turn = self.model, self.model.current
+        self.model.emit(CancelTurn(turn.turn_id))
+        self._end_audio()
+        self.model.emit(
+            ErrorTold(
+                code=message.code, message=message.message, turn_id=turn.turn_id, retryable=message.retryable
+            )
+        )
+        self._end_turn("failed", turn.cut_short(facts.now_s))
+
+    def close_session(self, message: Closure) -> None:
+        if message.error is not None:
+            self.model.emit(message.error)
+        if message.reason is not None:
+            self.model.emit(Closing(message.reason))
+
+    def _start(
+        self,
+        user_text: str = "",
+        *,
+        ask: str | None = None,
+        say: str | None = None,
+        cause: TurnCause = "user",
+        interruptible: bool = True,
+    ) -> None:
+        facts = self.model
+        facts.turns_started += 1
+        facts.turn = Turn(
+            turn_id=facts.turns_started,
+            user_text=user_text,
+            cause=cause,
+            interruptible=interruptible,
+            output_format=facts.options.tts.output_format,
+            started_s=facts.now_s,
+        )
+        self.model.emit(
+            TurnStarted(facts.turns_started, user_text, cause),
+            StartTurn(
+                turn_id=facts.turns_started,
+                text=user_text if ask is None else ask,
+                say=say,
+                cause=cause,
+                session_id=facts.session_id,
+                history=facts.history,
+                options=facts.options,
+            ),
+        )
+
+    def _end_audio(self) -> None:
+        turn = self.model.current
+        if turn.first_speech_s is not None and turn.sent_s is None:
+            self.model.emit(AudioEnded(turn.turn_id, turn.output_format))
+
+    def _end_turn(self, outcome: Outcome, exchange: Exchange | None) -> None:
+        facts, turn = self.model, self.model.current
+        if exchange is not None:
+            kept = (*facts.history, exchange)
+            facts.history = kept[max(0, len(kept) - facts.history_turns) :]
+        heard_out = outcome == "completed" and turn.first_speech_s is not None
+        self.model.emit(turn.timed(facts.now_s if heard_out else None), TurnEnded(turn.turn_id, outcome))
+        facts.turn = None
+        facts.quiet_since_s = facts.now_s
+        if turn.cause != "silence":
+            facts.user_active_s = facts.now_s
+
+
+_REASONS: dict[type, InterruptReason] = {
+    Partial: "speech",
+    Committed: "speech",
+    TextPrompt: "prompt",
+    Interrupt: "client",
+    Configure: "configure",
+}

@@ -1,0 +1,50 @@
+"""What a session knows beside its phase."""
+
+import attrs
+
+from voice_fsm.fsm.effects import Effect
+from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.fsm.turn import Turn
+
+
+@attrs.define(kw_only=True)
+class Facts:
+    """The model of the chart: written by its actions and by the door to it."""
+
+    opened_s: float
+    history_turns: int
+    now_s: float
+    state: str | None = None
+    """Written by the chart alone."""
+    session_id: str = ""
+    options: SessionOptions = SessionOptions()
+    turn: Turn | None = None
+    turns_started: int = 0
+    history: tuple[Exchange, ...] = ()
+    user_active_s: float = 0.0
+    """When the user last spoke or typed, or a reply to that ended: for the idle limit."""
+    quiet_since_s: float = 0.0
+    """When user or assistant was last active."""
+    silences_broken: int = 0
+    """How often the assistant has spoken by itself since the user was active."""
+    speech_since_s: float | None = None
+    """When the utterance under way was first heard."""
+    utterance: str = ""
+    """Its newest partial; blank while there are no words."""
+    effects: list[Effect] = attrs.field(factory=list)
+
+    @property
+    def current(self) -> Turn:
+        """The turn in hand, in states that have one."""
+        assert self.turn is not None, self.state  # noqa: S101  # states with a turn guarantee it
+        return self.turn
+
+    def user_is_active(self) -> None:
+        """The user speaks or types, or has just been answered."""
+        self.user_active_s = self.quiet_since_s = self.now_s
+        self.silences_broken = 0
+
+    def emit(self, *effects: Effect) -> None:
+        """Have these carried out, after those before."""
+        self.effects.extend(effects)
