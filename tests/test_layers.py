@@ -16,6 +16,7 @@ RANKS: Final = (
     {"fsm", "wire"},
     {"recording", "upstream"},
     {"stt", "chat", "tts", "vad"},
+    {"speech"},
     {"runtime"},
     {"web"},
     {"checkup", "client", "diagram", "error_docs"},

@@ -26,6 +26,8 @@ class ClientFault(StrEnum):
     AUDIO_TOO_FAST = "audio_too_fast"
     UNSUPPORTED_FORMAT = "unsupported_format"
     RESUME_UNAVAILABLE = "resume_unavailable"
+    EMPTY_TEXT = "empty_text"
+    TEXT_TOO_LONG = "text_too_long"
 
 
 CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
@@ -38,6 +40,8 @@ CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
     ClientFault.AUDIO_TOO_FAST: "Microphone audio came too far ahead of real time; the surplus was dropped.",
     ClientFault.UNSUPPORTED_FORMAT: "The engine in use cannot read or write this audio format.",
     ClientFault.RESUME_UNAVAILABLE: "The resume token is unknown; the session starts afresh.",
+    ClientFault.EMPTY_TEXT: "The text to be spoken holds nothing to pronounce.",
+    ClientFault.TEXT_TOO_LONG: "The text to be spoken is longer than `MAX_SPEECH_CHARS`.",
 }
 
 

@@ -20,6 +20,7 @@ from voice_fsm.config.settings import (
     Server,
     Settings,
     Speech,
+    Synthesis,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Server",
     "Settings",
     "Speech",
+    "Synthesis",
     "load_settings",
     "spelling_warnings",
 ]

@@ -148,6 +148,26 @@ class Speech:
 
 
 @attrs.frozen(kw_only=True)
+class Synthesis:
+    """Texts that are spoken outside of conversations, for one request each."""
+
+    sample_rate_hz: Literal[8000, 16000, 22050, 24000, 44100, 48000] = setting(
+        "TTS_SAMPLE_RATE",
+        24000,
+        "Samples a second of the PCM that a request gets if it asks for nothing else.",
+    )
+    max_chars: int = setting(
+        "MAX_SPEECH_CHARS", 5000, "The longest text of one request, in characters.", rule=at_least(1)
+    )
+    concurrency: int = setting(
+        "SPEECH_CONCURRENCY",
+        8,
+        "Texts that are synthesized at a time; eight times as many may wait, the next is refused.",
+        rule=at_least(1),
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Conversation:
     """How the assistant takes and keeps its turn."""
 
@@ -416,6 +436,7 @@ class Settings:
     access: Access = Access()
     providers: Providers = Providers()
     speech: Speech = Speech()
+    synthesis: Synthesis = Synthesis()
     conversation: Conversation = Conversation()
     elevenlabs: ElevenLabs = ElevenLabs()
     local: Local = Local()

@@ -4,7 +4,7 @@ A new provider is registered here: one line in the function of its kind.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from voice_fsm.runtime.recorder import Recorder, open_recorder
 from voice_fsm.runtime.recorder_files import RecorderConfig
 from voice_fsm.runtime.session import Services
 from voice_fsm.runtime.turn import SlowReply
+from voice_fsm.speech.service import SpeechConfig, SpeechService, open_speech
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 from voice_fsm.stt.local import open_local_stt
@@ -71,6 +72,28 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             recorder=await _open_recorder(settings, stack),
             draining=draining,
         )
+
+
+def open_speech_service(
+    settings: config.Settings, tts: TtsProvider
+) -> AbstractAsyncContextManager[SpeechService]:
+    """Run the service that speaks texts outside of conversations with this voice."""
+    chosen = settings.synthesis
+    return open_speech(
+        tts,
+        SpeechConfig(
+            identity=_voice_identity(settings),
+            max_chars=chosen.max_chars,
+            concurrency=chosen.concurrency,
+            max_waiting=8 * chosen.concurrency,
+        ),
+    )
+
+
+def _voice_identity(settings: config.Settings) -> str:
+    """What a text's sound depends on beside the request: the provider's settings, which show no secrets."""
+    name = settings.providers.tts
+    return f"{name} {getattr(settings, name)}"
 
 
 def default_options(settings: config.Settings) -> SessionOptions:

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 
 from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
-from voice_fsm.runtime.services import open_services
+from voice_fsm.runtime.services import open_services, open_speech_service
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
 from voice_fsm.web.tokens import token_routes
@@ -29,7 +29,10 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_services(settings, draining) as services:
+        async with (
+            open_services(settings, draining) as services,
+            open_speech_service(settings, services.tts) as app.state.speech,
+        ):
             app.state.voice = VoiceEndpoint(
                 services, _policy(settings), gate if settings.access.guard_voice_ws else Gate()
             )

@@ -1,0 +1,186 @@
+"""Texts in, speech out: whoever asks for what is being spoken already listens along.
+
+    async with speech.synthesize(SpeechRequest(text="Good morning!", options=options)) as synthesis:
+        async for data in synthesis.audio(): ...
+
+A synthesis belongs to the service, not to the one that asked first: it goes on while anybody listens, at the
+pace of its maker and not of its listeners, and ends when the last of them leaves.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream, VoiceError
+from voice_fsm.fsm.options import TtsOptions
+from voice_fsm.speech.pieces import Pieces, split
+from voice_fsm.speech.recording import AudioOnly, Listening, Recording
+from voice_fsm.tts.base import SpeechAudio, TtsProvider
+from voice_fsm.upstream.websocket import background_nursery
+
+log = structlog.get_logger()
+
+_KEY_VERSION: Final = 1
+"""Changes when the same request may sound different, or is stored differently."""
+
+
+@attrs.frozen(kw_only=True)
+class SpeechRequest:
+    """A text and how it is to be spoken."""
+
+    text: str
+    options: TtsOptions = TtsOptions()
+    cache: bool = True
+    """False: synthesize it for this request alone, and keep nothing."""
+
+
+@attrs.frozen(kw_only=True)
+class SpeechConfig:
+    """What the service may take."""
+
+    identity: str = ""
+    """Whatever decides how a text sounds and is not in the request: the provider and its settings."""
+    max_chars: int = 5000
+    concurrency: int = 8
+    """Syntheses at a time."""
+    max_waiting: int = 64
+    """Syntheses that may wait for their turn; the next is refused."""
+
+
+class Synthesis:
+    """One listener's speech: iterate over it once, as `Speech` or by `audio`."""
+
+    def __init__(self, recording: Recording, *, shared: bool) -> None:
+        self._recording = recording
+        self._listening = Listening(recording)
+        self.shared = shared
+        """Somebody else's request had begun it."""
+
+    @property
+    def cached(self) -> bool:
+        """It was there already, as a whole."""
+        return self._recording.origin != "synthesis"
+
+    def __aiter__(self) -> Listening:
+        return self._listening
+
+    def audio(self) -> AudioOnly:
+        """The bytes of audio alone, in the request's ``output_format``."""
+        return AudioOnly(self._listening)
+
+
+@asynccontextmanager
+async def open_speech(tts: TtsProvider, config: SpeechConfig) -> AsyncIterator["SpeechService"]:
+    """Run the service; leaving ends all of its syntheses."""
+    async with background_nursery() as nursery:
+        yield SpeechService(tts, config, nursery)
+
+
+class SpeechService:
+    """Shared by all who want a text spoken."""
+
+    def __init__(self, tts: TtsProvider, config: SpeechConfig, nursery: trio.Nursery) -> None:
+        self._tts = tts
+        self._config = config
+        self._nursery = nursery
+        self._slots = trio.CapacityLimiter(config.concurrency)
+        self._recordings: dict[str, Recording] = {}
+        """Those being made that others may join."""
+
+    @property
+    def max_chars(self) -> int:
+        """The longest text that is spoken, in characters."""
+        return self._config.max_chars
+
+    def check(self, request: SpeechRequest) -> None:
+        """Say early whether a request can be served.
+
+        Raises:
+            ClientError: ``empty_text``, ``text_too_long``, or what the provider says of the options.
+        """
+        if not request.text.strip():
+            raise _empty()
+        if len(request.text) > self._config.max_chars:
+            raise ClientError(
+                ClientFault.TEXT_TOO_LONG,
+                f"The text has {len(request.text)} characters; this server speaks "
+                f"{self._config.max_chars} at a time.",
+                field="text",
+            )
+        self._tts.check(request.options)
+
+    @asynccontextmanager
+    async def synthesize(self, request: SpeechRequest) -> AsyncIterator[Synthesis]:
+        """Speak a text. Entering waits for its first audio; leaving stops listening.
+
+        Raises:
+            ClientError: on entering, as `check`; or ``empty_text``, when nothing of it can be pronounced.
+            ProviderError: on entering or while iterating.
+        """
+        self.check(request)
+        recording, shared = self._join(request)
+        with recording.heard():
+            await recording.wait_audible()
+            yield Synthesis(recording, shared=shared)
+
+    def _join(self, request: SpeechRequest) -> tuple[Recording, bool]:
+        """Find the recording under way, or begin one; true if it was found."""
+        key = _key(request, self._config.identity)
+        running = self._recordings.get(key) if request.cache else None
+        if running is not None and not running.is_abandoned:
+            return running, True
+        recording = Recording()
+        if request.cache:
+            self._recordings[key] = recording
+        self._nursery.start_soon(self._make, recording, request, key)
+        return recording, False
+
+    async def _make(self, recording: Recording, request: SpeechRequest, key: str) -> None:
+        try:
+            with recording.scope:
+                await self._synthesize(recording, request)
+        except VoiceError as error:
+            recording.fail(error)
+        except Exception as error:
+            log.exception("synthesis_failed")
+            recording.fail(error)
+        finally:
+            if self._recordings.get(key) is recording:
+                del self._recordings[key]
+            recording.fail(_provider_error(ProviderFault.UNAVAILABLE, "Speech synthesis has been stopped."))
+
+    async def _synthesize(self, recording: Recording, request: SpeechRequest) -> None:
+        pieces = await split(request.text)
+        if not pieces:
+            raise _empty()
+        if self._slots.statistics().tasks_waiting >= self._config.max_waiting:
+            raise _provider_error(
+                ProviderFault.OVERLOADED, "Too many texts wait to be spoken by this server. Try again later."
+            )
+        async with self._slots, self._tts.speak(Pieces(pieces), request.options) as speech:
+            async for item in speech:
+                recording.add(item)
+        if not any(isinstance(item, SpeechAudio) for item in recording.items):
+            raise _provider_error(ProviderFault.BAD_RESPONSE, "The voice gave no audio for this text.")
+        recording.finish()
+
+
+def _key(request: SpeechRequest, identity: str) -> str:
+    """What is the same for all requests that sound the same."""
+    facts = [_KEY_VERSION, identity, attrs.asdict(request.options), request.text]
+    # ASCII, for half a surrogate pair may be in a text and not in UTF-8.
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _empty() -> ClientError:
+    return ClientError(ClientFault.EMPTY_TEXT, "The text holds nothing to pronounce.", field="text")
+
+
+def _provider_error(fault: ProviderFault, message: str) -> ProviderError:
+    return ProviderError(Upstream.TTS, fault, message)
