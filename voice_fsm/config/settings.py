@@ -168,6 +168,23 @@ class Synthesis:
 
 
 @attrs.frozen(kw_only=True)
+class Cache:
+    """Texts that were spoken outside of conversations are kept, and given again to who asks for the same."""
+
+    on: bool = setting("CACHE", default=True, help="Whether anything is kept at all.")
+    directory: str = setting("CACHE_DIR", "cache", "Where audio is kept on disk; workers share it.")
+    disk_mb: int = setting(
+        "CACHE_DISK_MB", 512, "What it may take there, in MB; 0 keeps none on disk.", rule=at_least(0)
+    )
+    memory_mb: int = setting(
+        "CACHE_MEMORY_MB",
+        64,
+        "What each process keeps in memory beside that, in MB; 0 keeps none.",
+        rule=at_least(0),
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Conversation:
     """How the assistant takes and keeps its turn."""
 
@@ -437,6 +454,7 @@ class Settings:
     providers: Providers = Providers()
     speech: Speech = Speech()
     synthesis: Synthesis = Synthesis()
+    cache: Cache = Cache()
     conversation: Conversation = Conversation()
     elevenlabs: ElevenLabs = ElevenLabs()
     local: Local = Local()

@@ -13,7 +13,7 @@ from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyPart
 from voice_fsm.errors import ProviderError, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.stt.base import SttLink, SttProvider
-from voice_fsm.tts.base import Speech, SpeechAudio, TtsProvider
+from voice_fsm.tts.base import Speech, SpeechAudio, StandIn, TtsProvider
 from voice_fsm.upstream.breaker import Breaker
 
 log = structlog.get_logger()
@@ -140,6 +140,7 @@ class FallbackTts:
             log.warning("tts_fallback", code=error.code, status=error.status, to=self._second.name)
         else:
             return
+        yield StandIn(self._second.name)
         own = attrs.evolve(options, voice_id=None, model_id=None)
         async with self._second.speak(remembered.again(), own) as speech:
             async for item in speech:

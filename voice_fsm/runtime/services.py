@@ -6,7 +6,7 @@ A new provider is registered here: one line in the function of its kind.
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import httpx
 import trio
@@ -24,6 +24,8 @@ from voice_fsm.runtime.recorder import Recorder, open_recorder
 from voice_fsm.runtime.recorder_files import RecorderConfig
 from voice_fsm.runtime.session import Services
 from voice_fsm.runtime.turn import SlowReply
+from voice_fsm.speech.cache import SpeechCache
+from voice_fsm.speech.disk import DiskStore
 from voice_fsm.speech.service import SpeechConfig, SpeechService, open_speech
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
@@ -33,6 +35,8 @@ from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
+
+_MB: Final = 1_000_000
 
 SpeechProvider = Literal["local", "elevenlabs"]
 
@@ -82,15 +86,24 @@ def open_speech_service(
     return open_speech(
         tts,
         SpeechConfig(
-            identity=_voice_identity(settings),
+            identity=voice_identity(settings),
             max_chars=chosen.max_chars,
             concurrency=chosen.concurrency,
             max_waiting=8 * chosen.concurrency,
         ),
+        _make_cache(settings.cache),
     )
 
 
-def _voice_identity(settings: config.Settings) -> str:
+def _make_cache(chosen: config.Cache) -> SpeechCache:
+    if not chosen.on:
+        return SpeechCache(0)
+    directory = Path(chosen.directory) / "speech"
+    disk = DiskStore(directory, chosen.disk_mb * _MB) if chosen.disk_mb else None
+    return SpeechCache(chosen.memory_mb * _MB, disk)
+
+
+def voice_identity(settings: config.Settings) -> str:
     """What a text's sound depends on beside the request: the provider's settings, which show no secrets."""
     name = settings.providers.tts
     return f"{name} {getattr(settings, name)}"

@@ -19,9 +19,10 @@ import trio
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.options import TtsOptions
+from voice_fsm.speech.cache import SpeechCache
 from voice_fsm.speech.pieces import Pieces, split
 from voice_fsm.speech.recording import AudioOnly, Listening, Recording
-from voice_fsm.tts.base import SpeechAudio, TtsProvider
+from voice_fsm.tts.base import SpeechAudio, StandIn, TtsProvider
 from voice_fsm.upstream.websocket import background_nursery
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class SpeechRequest:
     text: str
     options: TtsOptions = TtsOptions()
     cache: bool = True
-    """False: synthesize it for this request alone, and keep nothing."""
+    """False: synthesize it for this request alone, look nowhere and keep nothing."""
 
 
 @attrs.frozen(kw_only=True)
@@ -76,18 +77,23 @@ class Synthesis:
 
 
 @asynccontextmanager
-async def open_speech(tts: TtsProvider, config: SpeechConfig) -> AsyncIterator["SpeechService"]:
-    """Run the service; leaving ends all of its syntheses."""
+async def open_speech(
+    tts: TtsProvider, config: SpeechConfig, cache: SpeechCache | None = None
+) -> AsyncIterator["SpeechService"]:
+    """Run the service; leaving ends all of its syntheses. Without ``cache`` nothing is kept."""
     async with background_nursery() as nursery:
-        yield SpeechService(tts, config, nursery)
+        yield SpeechService(tts, config, cache or SpeechCache(0), nursery)
 
 
 class SpeechService:
     """Shared by all who want a text spoken."""
 
-    def __init__(self, tts: TtsProvider, config: SpeechConfig, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, tts: TtsProvider, config: SpeechConfig, cache: SpeechCache, nursery: trio.Nursery
+    ) -> None:
         self._tts = tts
         self._config = config
+        self._cache = cache
         self._nursery = nursery
         self._slots = trio.CapacityLimiter(config.concurrency)
         self._recordings: dict[str, Recording] = {}
@@ -144,7 +150,10 @@ class SpeechService:
     async def _make(self, recording: Recording, request: SpeechRequest, key: str) -> None:
         try:
             with recording.scope:
-                await self._synthesize(recording, request)
+                if not (request.cache and await self._recall(recording, key)):
+                    await self._synthesize(recording, request)
+                    if request.cache and not any(isinstance(item, StandIn) for item in recording.items):
+                        await self._cache.keep(key, recording.items)
         except VoiceError as error:
             recording.fail(error)
         except Exception as error:
@@ -154,6 +163,17 @@ class SpeechService:
             if self._recordings.get(key) is recording:
                 del self._recordings[key]
             recording.fail(_provider_error(ProviderFault.UNAVAILABLE, "Speech synthesis has been stopped."))
+
+    async def _recall(self, recording: Recording, key: str) -> bool:
+        """Fill a recording from the cache, if that has it."""
+        found = await self._cache.find(key)
+        if found is None:
+            return False
+        recording.origin, items = found
+        for item in items:
+            recording.add(item)
+        recording.finish()
+        return True
 
     async def _synthesize(self, recording: Recording, request: SpeechRequest) -> None:
         pieces = await split(request.text)

@@ -36,7 +36,14 @@ class SpeechAudio:
     data: bytes
 
 
-Speech = SpokenText | Alignment | SpeechAudio
+@attrs.frozen
+class StandIn:
+    """From here on another provider speaks, in a voice of its own: this is not what was asked for."""
+
+    name: str
+
+
+Speech = SpokenText | Alignment | SpeechAudio | StandIn
 
 
 @attrs.frozen
