@@ -47,6 +47,7 @@ def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.
         ev.Configure(at_s=at_s, session_id="s", options=OPTIONS),
         ev.Update(at_s=at_s, options=OPTIONS),
         ev.TextPrompt(at_s=at_s, text="hello"),
+        ev.UserActive(at_s=at_s),
         ev.Interrupt(at_s=at_s),
         ev.PlaybackProgress(at_s=at_s, turn_id=turn_id, played_ms=1),
         ev.BadInput(at_s=at_s, code="c", message="m"),
@@ -612,3 +613,11 @@ class AgainstTheModel(RuleBasedStateMachine):
 
 TestAgainstTheModel = AgainstTheModel.TestCase
 TestAgainstTheModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_activity_without_a_word_puts_the_idle_limit_off() -> None:
+    """Who is busy in the front end has not left."""
+    session = at("listening")
+    before_s = session.deadline_s
+    assert session.receive(ev.UserActive(at_s=5)) == ()
+    assert session.deadline_s == before_s + 5

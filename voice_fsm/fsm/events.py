@@ -53,6 +53,11 @@ class TextPrompt(Event):
 
 
 @attrs.frozen(kw_only=True)
+class UserActive(Event):
+    """The user does something in the front end: neither limit of silence has come nearer."""
+
+
+@attrs.frozen(kw_only=True)
 class Interrupt(Event):
     """The client asks for silence (a stop button). ``turn_id`` ``None`` means whichever turn runs."""
 
@@ -225,6 +230,7 @@ SessionEvent = (
     Configure
     | Update
     | TextPrompt
+    | UserActive
     | Interrupt
     | PlaybackProgress
     | BadInput

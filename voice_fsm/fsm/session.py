@@ -50,6 +50,7 @@ from voice_fsm.fsm.events import (
     TurnEvent,
     TurnFailed,
     Update,
+    UserActive,
 )
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.options import SessionOptions
@@ -133,6 +134,8 @@ class Session:
             case TextPrompt():
                 facts.user_is_active()
                 self._chart.send("utterance", message=event)
+            case UserActive():
+                facts.user_is_active()
             case Partial():
                 self._partial(event)
             case Committed():
