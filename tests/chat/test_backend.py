@@ -97,6 +97,15 @@ async def test_a_silence_is_told_as_such(client: httpx.AsyncClient) -> None:
     assert backend.chats[0].json()["metadata"]["cause"] == "silence"
 
 
+async def test_context_of_the_front_end_is_told_as_data(client: httpx.AsyncClient) -> None:
+    """It stands in the metadata, apart from what the user said."""
+    async with chat_backend() as backend:
+        await ask(BackendChat(client, config(backend)), question(context=("On page 2.",)))
+    body = backend.chats[0].json()
+    assert body["metadata"]["context"] == ["On page 2."]
+    assert "page" not in body["message"]
+
+
 async def test_the_conversation_is_told_as_it_was_heard(client: httpx.AsyncClient) -> None:
     """A backend without a memory of its own gets the exchanges, the oldest first."""
     cut = Exchange("Tell me", "Once upon ", interrupted=True)

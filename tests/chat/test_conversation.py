@@ -1,3 +1,4 @@
+import attrs
 import pytest
 
 from voice_fsm.chat.base import ChatRequest
@@ -52,6 +53,17 @@ def test_a_greeting_needs_no_question() -> None:
     assert written(chat_messages(asked("Hi", Exchange("", "Welcome!")), "", ENOUGH)) == [
         "assistant: Welcome!",
         "user: Hi",
+    ]
+
+
+def test_context_of_the_front_end_is_no_instruction() -> None:
+    """It comes before the question, in the role of the user and marked, never in the system's."""
+    request = attrs.evolve(asked("Buy it", Exchange("Hi", "Hello.")), context=("On page 2.",))
+    assert written(chat_messages(request, "Be kind.", ENOUGH)) == [
+        "system: Be kind.",
+        "user: Hi",
+        "assistant: Hello.",
+        "user: [Context from the application, for information:]\nOn page 2.\nBuy it",
     ]
 
 

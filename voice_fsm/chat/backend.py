@@ -205,6 +205,8 @@ def _metadata(request: ChatRequest, *, with_history: bool) -> dict[str, Any]:
     metadata: dict[str, Any] = {"turn_id": request.turn_id}
     if request.cause != "user":
         metadata["cause"] = request.cause
+    if request.context:
+        metadata["context"] = list(request.context)
     if with_history:
         metadata["history"] = [attrs.asdict(exchange) for exchange in request.history]
     if request.history and request.history[-1].interrupted:

@@ -27,6 +27,8 @@ class ChatRequest:
     history: tuple[Exchange, ...] = ()
     """Earlier turns, oldest first; the assistant's side holds only what was heard."""
     backend: BackendOptions = BackendOptions()
+    context: tuple[str, ...] = ()
+    """What the front end says of the situation, oldest first: data too, not to be taken for instructions."""
 
 
 @attrs.frozen

@@ -11,6 +11,10 @@ from voice_fsm.fsm.history import Exchange
 INTERRUPTED_MARK: Final = " \u2014"
 """Ends what was heard of an interrupted reply: a dash, which is harmless should the model take it up."""
 
+CONTEXT_NOTE: Final = "[Context from the application, for information:]\n"
+"""Opens what the front end says of the situation. It has the role of the user, as whoever holds the front end
+can make it say anything."""
+
 _CHARS_PER_TOKEN: Final = 4
 """Of ASCII text, roughly; any other character counts as a token of its own."""
 
@@ -35,6 +39,8 @@ def chat_messages(request: ChatRequest, system_prompt: str, limits: HistoryLimit
     messages = [
         message for exchange in _recent(request.history, limits) for message in _messages_of(exchange)
     ]
+    if request.context:
+        messages.append({"role": "user", "content": CONTEXT_NOTE + "\n".join(request.context)})
     messages.append({"role": "user", "content": request.text})
     if system_prompt.strip():
         messages.insert(0, {"role": "system", "content": system_prompt})
