@@ -79,6 +79,8 @@ DEFAULTS = {
     "LLM_BASE_URL": "unset",
     "LLM_API_KEY": "unset",
     "LLM_MODEL": "unset",
+    "AGENTS_FILE": "unset",
+    "AGENT_ID": "default",
     "STT_CONNECT_S": "10",
     "STT_GIVE_UP_S": "30",
     "CHAT_CONNECT_S": "5",

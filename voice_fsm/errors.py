@@ -28,6 +28,10 @@ class ClientFault(StrEnum):
     RESUME_UNAVAILABLE = "resume_unavailable"
     EMPTY_TEXT = "empty_text"
     TEXT_TOO_LONG = "text_too_long"
+    UNKNOWN_AGENT = "unknown_agent"
+    OVERRIDE_NOT_ALLOWED = "override_not_allowed"
+    MISSING_VARIABLE = "missing_variable"
+    OUT_OF_ORDER = "out_of_order"
 
 
 CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
@@ -42,6 +46,10 @@ CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
     ClientFault.RESUME_UNAVAILABLE: "The resume token is unknown; the session starts afresh.",
     ClientFault.EMPTY_TEXT: "The text to be spoken holds nothing to pronounce.",
     ClientFault.TEXT_TOO_LONG: "The text to be spoken is longer than `MAX_SPEECH_CHARS`.",
+    ClientFault.UNKNOWN_AGENT: "This server has no agent of this id.",
+    ClientFault.OVERRIDE_NOT_ALLOWED: "The agent does not let its clients choose this; `field` is its path.",
+    ClientFault.MISSING_VARIABLE: "A text of the agent has a variable in it that was given no value.",
+    ClientFault.OUT_OF_ORDER: "The message came at a time when it means nothing; it was ignored.",
 }
 
 

@@ -9,6 +9,7 @@ from voice_fsm.config.load import load_settings, spelling_warnings
 from voice_fsm.config.settings import (
     LLM,
     Access,
+    Agents,
     Backend,
     Cache,
     Conversation,
@@ -27,6 +28,7 @@ from voice_fsm.config.settings import (
 __all__ = [
     "LLM",
     "Access",
+    "Agents",
     "Backend",
     "Cache",
     "Conversation",

@@ -350,6 +350,18 @@ class LLM:
 
 
 @attrs.frozen(kw_only=True)
+class Agents:
+    """Agents, for clients of `/v1/convai/conversation` ([agents.md](agents.md))."""
+
+    file: str | None = setting(
+        "AGENTS_FILE",
+        None,
+        "Path of the TOML file that lists them. Unset: there is one, made of the server's settings.",
+    )
+    default_id: str = setting("AGENT_ID", "default", "Id of that one agent.")
+
+
+@attrs.frozen(kw_only=True)
 class Deadlines:
     """How long the server waits for others, in seconds, before the turn or link is given up."""
 
@@ -460,6 +472,7 @@ class Settings:
     local: Local = Local()
     backend: Backend = Backend()
     llm: LLM = LLM()
+    agents: Agents = Agents()
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     recording: Recording = Recording()

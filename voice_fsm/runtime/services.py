@@ -61,7 +61,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             tts = FallbackTts(tts, await _open_tts(chosen.tts_fallback, settings, stack, client))
         yield Services(
             stt=stt,
-            chat=GuardedChat(_make_chat(settings, client)),
+            chat=GuardedChat(make_chat(settings, client)),
             tts=tts,
             defaults=default_options(settings),
             limits=limits(settings),
@@ -207,7 +207,8 @@ async def _open_tts(
             )
 
 
-def _make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvider:
+def make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvider:
+    """Make the chat provider that the settings choose."""
     wait = settings.deadlines
     deadlines = Deadlines(
         connect_s=wait.chat_connect_s,

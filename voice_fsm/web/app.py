@@ -13,9 +13,13 @@ from starlette.websockets import WebSocket
 
 from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
+from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.services import open_services, open_speech_service
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
+from voice_fsm.web.convai.access import SIGNED_URL_S, AgentAccess
+from voice_fsm.web.convai.endpoint import ConvaiEndpoint
+from voice_fsm.web.seats import Seats
 from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
 
@@ -32,14 +36,21 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
         async with (
             open_services(settings, draining) as services,
             open_speech_service(settings, services.tts) as app.state.speech,
+            open_agents(settings, services) as agents,
         ):
+            policy, seats = _policy(settings), Seats(settings.limits.max_sessions)
             app.state.voice = VoiceEndpoint(
-                services, _policy(settings), gate if settings.access.guard_voice_ws else Gate()
+                services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )
+            app.state.convai = ConvaiEndpoint(agents, make_agent_access(settings.access, gate), policy, seats)
             yield
 
     async def voice(websocket: WebSocket) -> None:
         endpoint: VoiceEndpoint = websocket.app.state.voice
+        await endpoint(websocket)
+
+    async def convai(websocket: WebSocket) -> None:
+        endpoint: ConvaiEndpoint = websocket.app.state.convai
         await endpoint(websocket)
 
     async def health(request: Request) -> Response:
@@ -57,6 +68,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             Route("/", front),
             Route("/healthz", health),
             WebSocketRoute("/v1/voice/ws", voice),
+            WebSocketRoute("/v1/convai/conversation", convai),
             *token_routes(gate),
             *console_routes(describe_machine(SessionChart)),
         ],
@@ -67,6 +79,11 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
 def make_gate(access: Access) -> Gate:
     """Who is let in, by the settings."""
     return Gate(access.service_api_keys, TokenMint(access.token_secret or token_hex(), access.token_ttl_s))
+
+
+def make_agent_access(access: Access, gate: Gate) -> AgentAccess:
+    """Who may talk to which agent."""
+    return AgentAccess(gate, TokenMint(access.token_secret or token_hex(), SIGNED_URL_S))
 
 
 def _policy(settings: Settings) -> DoorPolicy:

@@ -16,6 +16,7 @@ from voice_fsm.fsm.events import Interrupt, PlaybackProgress, TextPrompt, Update
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, TextDelta
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.web.auth import Gate
+from voice_fsm.web.seats import NoSeat, Seats
 from voice_fsm.wire import voice as wire
 
 log = structlog.get_logger()
@@ -38,49 +39,59 @@ class DoorPolicy:
 class VoiceEndpoint:
     """Lets clients in, as many as the policy allows."""
 
-    def __init__(self, services: Services, policy: DoorPolicy, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        policy: DoorPolicy,
+        gate: Gate | None = None,
+        seats: Seats | None = None,
+    ) -> None:
+        """``seats`` are shared with other doors; without them this one has the policy's for itself."""
         self._services = services
         self._policy = policy
         self._gate = gate or Gate()
-        self.sessions = 0
-        """How many are connected now."""
+        self._seats = seats or Seats(policy.max_sessions)
+
+    @property
+    def sessions(self) -> int:
+        """How many are connected now, by any door that shares the seats."""
+        return self._seats.taken
 
     async def __call__(self, websocket: WebSocket) -> None:
         """Serve one connection to its end."""
-        origin = websocket.headers.get("origin")
-        if self._policy.allowed_origins and origin not in self._policy.allowed_origins:
-            log.warning("origin_refused", origin=origin)
-            await websocket.close()  # before accepting: the handshake is answered with 403
+        if await refused_by_origin(websocket, self._policy):
             return
         # Accepted first: a page is told nothing of why a handshake fails.
         await websocket.accept()
         try:
             self._gate.check(websocket, VOICE_USE)
-        except AccessDenied as denied:
-            log.warning("access_denied", path=websocket.url.path)
-            await _turn_away(websocket, SessionFault.UNAUTHORIZED, denied.message)
-            return
-        if self.sessions >= self._policy.max_sessions:
-            await _turn_away(
-                websocket,
-                SessionFault.OVERLOADED,
-                "This server has as many sessions as it can serve well. Try again later.",
-            )
-            return
-        self.sessions += 1
-        try:
-            # Every log line of the session's tasks carries this.
-            with structlog.contextvars.bound_contextvars(connection=secrets.token_hex(4)):
-                session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
-                session.answer(wire.SessionReady())
-                await session.run()
-        finally:
-            self.sessions -= 1
+            with self._seats.seat():
+                await self._serve(websocket)
+        except (AccessDenied, NoSeat) as error:
+            log.warning("turned_away", code=error.code, path=websocket.url.path)
+            await _turn_away(websocket, error)
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        # Every log line of the session's tasks carries this.
+        with structlog.contextvars.bound_contextvars(connection=secrets.token_hex(4)):
+            session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
+            session.answer(wire.SessionReady())
+            await session.run()
 
 
-async def _turn_away(websocket: WebSocket, fault: SessionFault, message: str) -> None:
-    retryable, close_code, _ = SESSION_FAULTS[fault]
-    error = wire.Error(code=fault, message=message, retryable=retryable, fatal=True)
+async def refused_by_origin(websocket: WebSocket, policy: DoorPolicy) -> bool:
+    """Answer the handshake with 403 if the page may not connect; whether that was so."""
+    origin = websocket.headers.get("origin")
+    if not policy.allowed_origins or origin in policy.allowed_origins:
+        return False
+    log.warning("origin_refused", origin=origin)
+    await websocket.close()  # before accepting
+    return True
+
+
+async def _turn_away(websocket: WebSocket, refusal: AccessDenied | NoSeat) -> None:
+    _, close_code, _ = SESSION_FAULTS[SessionFault(refusal.code)]
+    error = wire.Error(code=refusal.code, message=refusal.message, retryable=refusal.retryable, fatal=True)
     with suppress(WebSocketDisconnect):
         await websocket.send_text(wire.encode(error, seq=1))
         await websocket.close(close_code or NORMAL)

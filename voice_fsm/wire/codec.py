@@ -26,6 +26,7 @@ class Message(Protocol):
     type: ClassVar[str]
 
 
+T = TypeVar("T")
 MessageT_co = TypeVar("MessageT_co", bound=Message, covariant=True)
 
 
@@ -34,6 +35,10 @@ class Dialect(Generic[MessageT_co]):
 
     def __init__(self, messages: Iterable[type[MessageT_co]]) -> None:
         self._by_type = {message.type: message for message in messages}
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a message of this type."""
+        return name in self._by_type
 
     def decode(self, text: str | bytes) -> MessageT_co:
         """Read one frame.
@@ -57,10 +62,19 @@ class Dialect(Generic[MessageT_co]):
         if cls is None:
             shown = repr(name[:_SHOWN_CHARS])
             raise ClientError(ClientFault.UNKNOWN_TYPE, f"No message has the type {shown}.")
-        try:
-            return CONVERTER.structure(document, cls)
-        except cattrs.BaseValidationError as group:
-            raise _client_error(group) from None
+        return structure(document, cls)
+
+
+def structure(document: Mapping[str, Any], cls: type[T]) -> T:
+    """Make an instance of an attrs class of JSON, or of what reads like it.
+
+    Raises:
+        ClientError: ``invalid_field`` or ``invalid_audio``; ``field`` is the path.
+    """
+    try:
+        return CONVERTER.structure(document, cls)
+    except cattrs.BaseValidationError as group:
+        raise _client_error(group) from None
 
 
 def encode(message: Message, **envelope: int | str) -> str:
@@ -72,7 +86,12 @@ def encode(message: Message, **envelope: int | str) -> str:
     Raises:
         ValueError: a number in it is NaN or infinite.
     """
-    return _ENCODER.encode({"type": message.type, **envelope, **CONVERTER.unstructure(message)})
+    return write_object({"type": message.type, **envelope, **CONVERTER.unstructure(message)})
+
+
+def write_object(document: Mapping[str, Any]) -> str:
+    """Write what is JSON already as a frame; see `encode`."""
+    return _ENCODER.encode(document)
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
