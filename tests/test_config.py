@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from voice_fsm import config
 from voice_fsm.audio import AudioFormat
-from voice_fsm.config import Settings, load_settings, spelling_warnings
+from voice_fsm.config import Settings, load_settings, retirement_warnings, spelling_warnings
 from voice_fsm.config.settings import fields
 from voice_fsm.config.variables import variable_of
 from voice_fsm.errors import ConfigError
@@ -35,7 +35,7 @@ DEFAULTS = {
     "STT_SAMPLE_RATE": "16000",
     "STT_LANGUAGE_CODE": "unset",
     "STT_COMMIT_STRATEGY": "vad",
-    "TTS_OUTPUT_FORMAT": "pcm_24000",
+    "TTS_OUTPUT_FORMAT": "unset",
     "TTS_SAMPLE_RATE": "24000",
     "MAX_SPEECH_CHARS": "5000",
     "SPEECH_CONCURRENCY": "8",
@@ -62,6 +62,19 @@ DEFAULTS = {
     "ELEVENLABS_VOICE_STABILITY": "0.9",
     "ELEVENLABS_VOICE_SIMILARITY": "0.9",
     "ELEVENLABS_STT_MODEL_ID": "scribe_v2_realtime",
+    "OPENAI_API_KEY": "unset",
+    "OPENAI_BASE_URL": "https://api.openai.com/v1",
+    "OPENAI_TTS_MODEL": "gpt-4o-mini-tts",
+    "OPENAI_TTS_VOICE": "alloy",
+    "DG_API_KEY": "unset",
+    "DG_BASE_URL": "https://api.deepgram.com",
+    "DG_TTS_MODEL_VOICE": "aura-2-asteria-en",
+    "CARTESIA_API_KEY": "unset",
+    "CARTESIA_BASE_URL": "https://api.cartesia.ai",
+    "CARTESIA_VOICE_ID": "e07c00bc-4134-4eae-9ea4-1a55fb45746b",
+    "CARTESIA_MODEL_ID": "sonic-3.5",
+    "CARTESIA_VERSION": "2026-03-01",
+    "CARTESIA_LANGUAGE": "en",
     "LOCAL_VOICE": "unset",
     "PIPER_VOICE": "unset",
     "BACKEND_BASE_URL": "unset",
@@ -111,6 +124,9 @@ SECRETS = {
     "SERVICE_API_KEYS",
     "TOKEN_SECRET",
     "ELEVENLABS_API_KEY",
+    "OPENAI_API_KEY",
+    "DG_API_KEY",
+    "CARTESIA_API_KEY",
     "BACKEND_API_KEY",
     "BACKEND_PROVIDER_API_KEY",
     "LLM_API_KEY",
@@ -315,6 +331,7 @@ def test_providers_follow_from_what_is_set(environ: dict[str, str], providers: t
     [
         ({"STT_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_PROVIDER=elevenlabs"),
         ({"TTS_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_PROVIDER=elevenlabs"),
+        ({"TTS_PROVIDER": "openai"}, "OPENAI_API_KEY", "is needed for TTS_PROVIDER=openai"),
         ({"STT_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_FALLBACK=elevenlabs"),
         ({"TTS_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_FALLBACK=elevenlabs"),
         ({"CHAT_PROVIDER": "backend"}, "BACKEND_BASE_URL", "is needed for CHAT_PROVIDER=backend"),
@@ -333,6 +350,58 @@ def test_settings_have_to_fit_together(environ: dict[str, str], variable: str, m
     """A provider without what it needs stops the start, and the message names what is missing."""
     error = refusal(**environ)
     assert (error.field, error.message) == (variable, f"{variable}: {message}")
+
+
+def test_a_server_like_openais_may_want_no_key() -> None:
+    """Only OpenAI itself is known to refuse whoever shows none."""
+    settings = load_settings({"TTS_PROVIDER": "openai", "OPENAI_BASE_URL": "http://speech.example/v1/"})
+    assert (settings.openai.base_url, settings.openai.api_key) == ("http://speech.example/v1", None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "path", "value"),
+    [
+        ({"DEEPGRAM_BASE_URL": "wss://dg.example/"}, "deepgram.base_url", "https://dg.example"),
+        ({"DEEPGRAM_BASE_URL": "http://a", "DG_BASE_URL": "http://b"}, "deepgram.base_url", "http://b"),
+        ({"DEEPGRAM_API_KEY": "k"}, "deepgram.api_key", "k"),
+        ({"CARTESIA_BASE_URL": "ws://127.0.0.1:9"}, "cartesia.base_url", "http://127.0.0.1:9"),
+        ({"CARTESIA_VERSION": "2024-06-10"}, "cartesia.version", "2024-06-10"),
+    ],
+)
+def test_voices_settings_have_the_names_and_spellings_in_use(
+    environ: dict[str, str], path: str, value: str
+) -> None:
+    """A second name serves where the first is unset, and a WebSocket's address names its host as well."""
+    assert of(load_settings(environ), path) == value
+    assert spelling_warnings(environ) == ()
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"TTS_PROVIDER": "openai", "OPENAI_API_KEY": "k", "OPENAI_TTS_MODEL": "tts-1"}, "2027-01-06"),
+        ({"TTS_FALLBACK": "openai", "OPENAI_API_KEY": "k"}, "gpt-realtime-2.1-mini"),
+    ],
+)
+def test_a_retired_model_in_use_is_warned_of(environ: dict[str, str], named: str) -> None:
+    """One sentence tells when it ends and what there is instead; the model stays as it was set."""
+    settings = load_settings(environ)
+    (warning,) = retirement_warnings(settings)
+    assert warning.startswith("OPENAI_TTS_MODEL: OpenAI ends ")
+    assert named in warning
+    assert settings.openai.tts_model == environ.get("OPENAI_TTS_MODEL", "gpt-4o-mini-tts")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OPENAI_TTS_MODEL": "tts-1", "CARTESIA_MODEL_ID": "sonic-english"},
+        {"TTS_PROVIDER": "openai", "OPENAI_BASE_URL": "http://other/v1", "OPENAI_TTS_MODEL": "tts-1"},
+    ],
+)
+def test_a_model_that_is_not_in_use_or_somebody_elses_is_not_warned_of(environ: dict[str, str]) -> None:
+    """A server of one's own may well go on serving what OpenAI ends."""
+    assert retirement_warnings(load_settings(environ)) == ()
 
 
 def test_fallbacks_are_taken() -> None:
@@ -387,7 +456,8 @@ def test_every_secret_is_declared_as_one() -> None:
 
 def test_every_tts_format_is_an_audio_format() -> None:
     """The formats that may be set are formats that the server knows."""
-    names = get_args(attrs.fields(config.Speech).tts_output_format.type)
+    chosen, _none = get_args(attrs.fields(config.Speech).tts_output_format.type)
+    names = get_args(chosen)
     assert [str(AudioFormat.parse(name)) for name in names] == list(names)
 
 

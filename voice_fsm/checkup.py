@@ -22,6 +22,12 @@ _VARIABLES: Final = {
     "backend": ("BACKEND_API_KEY", "BACKEND_BASE_URL"),
     "openai": ("LLM_API_KEY", "LLM_BASE_URL"),
 }
+_VOICE_VARIABLES: Final = _VARIABLES | {
+    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    "deepgram": ("DG_API_KEY", "DG_BASE_URL"),
+    "cartesia": ("CARTESIA_API_KEY", "CARTESIA_BASE_URL"),
+}
+_NOTHING_NAMED: Final = ("its key", "its address")
 _ADVICE: Final = {
     ProviderFault.UNREACHABLE: "Is {address} right, and can this machine reach it?",
     ProviderFault.TIMEOUT: "Is {address} right? A proxy or firewall may swallow the connection.",
@@ -46,34 +52,38 @@ class Finding:
 async def check_upstreams(settings: Settings) -> list[Finding]:
     """Try the recogniser, the chat backend and the voice that the settings choose, one after the other."""
     chosen = settings.providers
+    stt = _VARIABLES.get(chosen.stt, _NOTHING_NAMED)
+    chat = _VARIABLES.get(chosen.chat, _NOTHING_NAMED)
+    tts = _VOICE_VARIABLES.get(chosen.tts, _NOTHING_NAMED)
     try:
         async with open_services(settings, trio.Event()) as services:
             return [
-                await _attempt(f"speech to text ({chosen.stt})", chosen.stt, lambda: _try_stt(services)),
-                await _attempt(f"chat ({chosen.chat})", chosen.chat, lambda: _try_chat(services)),
-                await _attempt(f"text to speech ({chosen.tts})", chosen.tts, lambda: _try_tts(services)),
+                await _attempt(f"speech to text ({chosen.stt})", stt, lambda: _try_stt(services)),
+                await _attempt(f"chat ({chosen.chat})", chat, lambda: _try_chat(services)),
+                await _attempt(f"text to speech ({chosen.tts})", tts, lambda: _try_tts(services)),
             ]
     except VoiceError as error:
         return [Finding("engines", ok=False, text=error.message)]
 
 
-async def _attempt(name: str, provider: str, work: Callable[[], Awaitable[str]]) -> Finding:
+async def _attempt(name: str, variables: tuple[str, str], work: Callable[[], Awaitable[str]]) -> Finding:
     began_s = trio.current_time()
     try:
         with trio.fail_after(TRY_S):
             found = await work()
     except trio.TooSlowError:
-        return Finding(name, ok=False, text=f"no answer within {TRY_S:g} s. {_advice(provider, None)}")
+        advice = _advice(variables, ProviderFault.TIMEOUT)
+        return Finding(name, ok=False, text=f"no answer within {TRY_S:g} s. {advice}")
     except ProviderError as error:
-        return Finding(name, ok=False, text=f"{error.message} {_advice(provider, error.fault)}".strip())
+        return Finding(name, ok=False, text=f"{error.message} {_advice(variables, error.fault)}".strip())
     except VoiceError as error:
         return Finding(name, ok=False, text=error.message)
     return Finding(name, ok=True, text=f"{found}, after {trio.current_time() - began_s:.2f} s")
 
 
-def _advice(provider: str, fault: ProviderFault | None) -> str:
-    key, address = _VARIABLES.get(provider, ("its key", "its address"))
-    return _ADVICE.get(fault or ProviderFault.TIMEOUT, "").format(key=key, address=address)
+def _advice(variables: tuple[str, str], fault: ProviderFault) -> str:
+    key, address = variables
+    return _ADVICE.get(fault, "").format(key=key, address=address)
 
 
 async def _try_stt(services: Services) -> str:

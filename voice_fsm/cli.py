@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 
 from voice_fsm.checkup import check_upstreams
 from voice_fsm.client.demo import DemoResult, run_demo
-from voice_fsm.config import Settings, load_settings, spelling_warnings
+from voice_fsm.config import Settings, load_settings, retirement_warnings, spelling_warnings
 from voice_fsm.diagram import DiagramFormat, render
 from voice_fsm.errors import VoiceError
 from voice_fsm.observe import configure_logging
@@ -53,7 +53,7 @@ def serve(host: str | None, port: int | None, workers: int | None) -> None:
     """Serve until Ctrl-C or SIGTERM; settings come from the environment and .env."""
     settings = _settings(HOST=host, PORT=port, WORKERS=workers)
     server = settings.server
-    for warning in spelling_warnings(os.environ, _dotenv()):
+    for warning in _warnings(settings):
         click.echo(f"warning: {warning}", err=True)
     if not settings.access.service_api_keys and not _is_loopback(server.host):
         click.echo(
@@ -94,7 +94,7 @@ def check() -> None:
     """Show the settings in force, and try each upstream for real."""
     configure_logging("error", "console")
     settings = _settings()
-    for warning in spelling_warnings(os.environ, _dotenv()):
+    for warning in _warnings(settings):
         click.echo(f"warning: {warning}")
     for variable, value in settings.masked().items():
         click.echo(f"{variable}={value}")
@@ -193,6 +193,10 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _warnings(settings: Settings) -> tuple[str, ...]:
+    return spelling_warnings(os.environ, _dotenv()) + retirement_warnings(settings)
 
 
 def _dotenv() -> Path | None:

@@ -4,13 +4,13 @@ import pytest
 
 from tests.fakes.scripted import ScriptedTts
 from voice_fsm.config import load_settings
-from voice_fsm.runtime.services import SpeechProvider, open_speech_service, voice_identity
+from voice_fsm.runtime.services import TtsName, default_options, open_speech_service, voice_identity
 from voice_fsm.speech.service import SpeechRequest
 
-KEYS = {"ELEVENLABS_API_KEY": "secret-key"}
+KEYS = dict.fromkeys(("ELEVENLABS_API_KEY", "OPENAI_API_KEY", "DG_API_KEY", "CARTESIA_API_KEY"), "secret-key")
 
 
-@pytest.mark.parametrize("provider", get_args(SpeechProvider))
+@pytest.mark.parametrize("provider", get_args(TtsName))
 def test_every_provider_has_an_identity(provider: str) -> None:
     """What is cached belongs to the provider and its settings, and no secret is among them."""
     settings = load_settings({"TTS_PROVIDER": provider, **KEYS})
@@ -39,3 +39,16 @@ async def test_what_the_settings_say_of_the_cache(
             async with speech.synthesize(request) as synthesis:
                 _ = [data async for data in synthesis.audio()]
     assert synthesis.cached is cached
+
+
+@pytest.mark.parametrize(
+    ("environ", "output_format"),
+    [
+        ({}, "pcm_24000"),
+        ({"TTS_SAMPLE_RATE": "16000"}, "pcm_16000"),
+        ({"TTS_SAMPLE_RATE": "16000", "TTS_OUTPUT_FORMAT": "ulaw_8000"}, "ulaw_8000"),
+    ],
+)
+def test_the_voices_rate_is_that_of_pcm(environ: dict[str, str], output_format: str) -> None:
+    """A rate alone means PCM; a format says its own rate."""
+    assert str(default_options(load_settings(environ)).tts.output_format) == output_format

@@ -6,17 +6,21 @@ Each setting is declared once, with its environment variable, default, meaning a
 """
 
 from voice_fsm.config.load import load_settings, spelling_warnings
+from voice_fsm.config.retired import retirement_warnings
 from voice_fsm.config.settings import (
     LLM,
     Access,
     Agents,
     Backend,
     Cache,
+    Cartesia,
     Conversation,
     Deadlines,
+    Deepgram,
     ElevenLabs,
     Limits,
     Local,
+    OpenAi,
     Providers,
     Recording,
     Server,
@@ -31,11 +35,14 @@ __all__ = [
     "Agents",
     "Backend",
     "Cache",
+    "Cartesia",
     "Conversation",
     "Deadlines",
+    "Deepgram",
     "ElevenLabs",
     "Limits",
     "Local",
+    "OpenAi",
     "Providers",
     "Recording",
     "Server",
@@ -43,5 +50,6 @@ __all__ = [
     "Speech",
     "Synthesis",
     "load_settings",
+    "retirement_warnings",
     "spelling_warnings",
 ]

@@ -69,7 +69,8 @@ def _default(field: "attrs.Attribute[Any]") -> str:
 
 
 def _meaning(variable: Variable) -> str:
-    return f"{variable.help} Secret." if variable.secret else variable.help
+    also = f" The name {variable.also} works too." if variable.also else ""
+    return f"{variable.help}{also}{' Secret.' if variable.secret else ''}"
 
 
 def _env_group(group: Any) -> str:  # noqa: ANN401  # a group's class

@@ -22,7 +22,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, dotenv_path: Path | N
     Raises:
         ConfigError: a value is not allowed, or one that is needed is missing; it names the variable.
     """
-    given = _with_derived_providers(_read(environ, dotenv_path))
+    given = _with_derived_providers(_with_other_names(_read(environ, dotenv_path)))
     values: dict[str, dict[str, Any]] = {name: {} for name in groups()}
     for group, field in fields():
         text = given.get(variable_of(field).name)
@@ -35,7 +35,8 @@ def spelling_warnings(
     environ: Mapping[str, str] = os.environ, dotenv_path: Path | None = None
 ) -> tuple[str, ...]:
     """A sentence for each variable that begins like one of ours and looks like one misspelt."""
-    known = [variable_of(field).name for _, field in fields()]
+    variables = [variable_of(field) for _, field in fields()]
+    known = [name for variable in variables for name in (variable.name, variable.also) if name]
     prefixes = tuple({name.partition("_")[0] + "_" for name in known if "_" in name})
     warnings = []
     for name in sorted(_read(environ, dotenv_path).keys() - set(known)):
@@ -59,6 +60,11 @@ def _read_file(path: Path) -> dict[str, str]:
 
 def _filled(variables: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text.strip() for name, text in variables.items() if text and text.strip()}
+
+
+def _with_other_names(given: dict[str, str]) -> dict[str, str]:
+    variables = (variable_of(field) for _, field in fields())
+    return {variable.name: given[variable.also] for variable in variables if variable.also in given} | given
 
 
 def _with_derived_providers(given: dict[str, str]) -> dict[str, str]:

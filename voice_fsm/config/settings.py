@@ -1,18 +1,21 @@
 """All settings, by group; the groups' docstrings open the tables of ``docs/configuration.md``."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
 from voice_fsm.config.variables import (
+    DAY,
     HTTP_URL,
     HTTP_URLS,
     KEY,
     KEYS,
+    LANGUAGE,
     ORIGINS,
     PATH,
     POSITIVE,
+    as_http,
     as_text,
     at_least,
     between,
@@ -21,6 +24,8 @@ from voice_fsm.config.variables import (
     without_slash,
 )
 from voice_fsm.errors import ConfigError
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +96,7 @@ class Providers:
         "Who turns speech into text.",
         derived="elevenlabs if ELEVENLABS_API_KEY is set, else local",
     )
-    tts: Literal["local", "elevenlabs"] = setting(
+    tts: Literal["local", "elevenlabs", "openai"] = setting(
         "TTS_PROVIDER",
         "local",
         "Who speaks.",
@@ -107,7 +112,7 @@ class Providers:
     stt_fallback: Literal["local", "elevenlabs"] | None = setting(
         "STT_FALLBACK", None, "Who steps in for STT_PROVIDER."
     )
-    tts_fallback: Literal["local", "elevenlabs"] | None = setting(
+    tts_fallback: Literal["local", "elevenlabs", "openai"] | None = setting(
         "TTS_FALLBACK", None, "Who steps in for TTS_PROVIDER."
     )
 
@@ -125,36 +130,46 @@ class Speech:
     stt_commit_strategy: Literal["vad", "manual"] = setting(
         "STT_COMMIT_STRATEGY", "vad", "Whether silence ends an utterance, or the client does."
     )
-    tts_output_format: Literal[
-        "pcm_8000",
-        "pcm_16000",
-        "pcm_22050",
-        "pcm_24000",
-        "pcm_44100",
-        "pcm_48000",
-        "ulaw_8000",
-        "mp3_22050_32",
-        "mp3_44100_32",
-        "mp3_44100_64",
-        "mp3_44100_96",
-        "mp3_44100_128",
-        "mp3_44100_192",
-        "opus_48000_32",
-        "opus_48000_64",
-        "opus_48000_96",
-        "opus_48000_128",
-        "opus_48000_192",
-    ] = setting("TTS_OUTPUT_FORMAT", "pcm_24000", "Format of the assistant's audio.")
+    tts_output_format: (
+        Literal[
+            "pcm_8000",
+            "pcm_16000",
+            "pcm_22050",
+            "pcm_24000",
+            "pcm_32000",
+            "pcm_44100",
+            "pcm_48000",
+            "ulaw_8000",
+            "mp3_22050_32",
+            "mp3_44100_32",
+            "mp3_44100_64",
+            "mp3_44100_96",
+            "mp3_44100_128",
+            "mp3_44100_192",
+            "opus_48000_32",
+            "opus_48000_64",
+            "opus_48000_96",
+            "opus_48000_128",
+            "opus_48000_192",
+        ]
+        | None
+    ) = setting(
+        "TTS_OUTPUT_FORMAT",
+        None,
+        "Format of the assistant's audio; docs/providers.md tells which voice speaks which.",
+        derived="PCM of TTS_SAMPLE_RATE",
+    )
 
 
 @attrs.frozen(kw_only=True)
 class Synthesis:
     """Texts that are spoken outside of conversations, for one request each."""
 
-    sample_rate_hz: Literal[8000, 16000, 22050, 24000, 44100, 48000] = setting(
+    sample_rate_hz: Literal[8000, 16000, 22050, 24000, 32000, 44100, 48000] = setting(
         "TTS_SAMPLE_RATE",
         24000,
-        "Samples a second of the PCM that a request gets if it asks for nothing else.",
+        "Samples a second of the PCM that a request gets if it asks for nothing else, "
+        "and conversations without TTS_OUTPUT_FORMAT.",
     )
     max_chars: int = setting(
         "MAX_SPEECH_CHARS", 5000, "The longest text of one request, in characters.", rule=at_least(1)
@@ -268,6 +283,68 @@ class ElevenLabs:
         "ELEVENLABS_VOICE_SIMILARITY", 0.9, "How close to its original the voice is.", rule=between(0, 1)
     )
     stt_model_id: str = setting("ELEVENLABS_STT_MODEL_ID", "scribe_v2_realtime", "Model that listens.")
+
+
+@attrs.frozen(kw_only=True)
+class OpenAi:
+    """OpenAI's text to speech, or that of a server with the same API."""
+
+    api_key: str | None = setting(
+        "OPENAI_API_KEY", None, "API key; needed at OpenAI itself.", rule=KEY, secret=True
+    )
+    base_url: str = setting(
+        "OPENAI_BASE_URL",
+        OPENAI_URL,
+        "Where its API is; /audio/speech is appended.",
+        rule=HTTP_URL,
+        converter=without_slash,
+    )
+    tts_model: str = setting("OPENAI_TTS_MODEL", "gpt-4o-mini-tts", "Model that speaks.")
+    tts_voice: str = setting("OPENAI_TTS_VOICE", "alloy", "The assistant's voice.")
+
+
+@attrs.frozen(kw_only=True)
+class Deepgram:
+    """Deepgram, for text to speech."""
+
+    api_key: str | None = setting(
+        "DG_API_KEY", None, "API key.", rule=KEY, secret=True, also="DEEPGRAM_API_KEY"
+    )
+    base_url: str = setting(
+        "DG_BASE_URL",
+        "https://api.deepgram.com",
+        "Where its API is; its WebSockets are on the same host.",
+        rule=HTTP_URL,
+        converter=as_http,
+        also="DEEPGRAM_BASE_URL",
+    )
+    tts_model_voice: str = setting(
+        "DG_TTS_MODEL_VOICE", "aura-2-asteria-en", "The assistant's voice, which is a model."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Cartesia:
+    """Cartesia, for text to speech."""
+
+    api_key: str | None = setting("CARTESIA_API_KEY", None, "API key.", rule=KEY, secret=True)
+    base_url: str = setting(
+        "CARTESIA_BASE_URL",
+        "https://api.cartesia.ai",
+        "Where its API is; its WebSockets are on the same host.",
+        rule=HTTP_URL,
+        converter=as_http,
+    )
+    voice_id: str = setting(
+        "CARTESIA_VOICE_ID", "e07c00bc-4134-4eae-9ea4-1a55fb45746b", "The assistant's voice."
+    )
+    model_id: str = setting("CARTESIA_MODEL_ID", "sonic-3.5", "Model that speaks.")
+    version: str = setting(
+        "CARTESIA_VERSION", "2026-03-01", "Version of its API, by the day that it is of.", rule=DAY
+    )
+    language: str = setting(
+        "CARTESIA_LANGUAGE", "en", "Language of the replies, by its two-letter code.", rule=LANGUAGE
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -469,6 +546,9 @@ class Settings:
     cache: Cache = Cache()
     conversation: Conversation = Conversation()
     elevenlabs: ElevenLabs = ElevenLabs()
+    openai: OpenAi = OpenAi()
+    deepgram: Deepgram = Deepgram()
+    cartesia: Cartesia = Cartesia()
     local: Local = Local()
     backend: Backend = Backend()
     llm: LLM = LLM()
@@ -516,12 +596,22 @@ def _check_speech_providers(settings: Settings) -> None:
         ("STT", chosen.stt, chosen.stt_fallback),
         ("TTS", chosen.tts, chosen.tts_fallback),
     ):
-        if provider == "elevenlabs":
-            _need("ELEVENLABS_API_KEY", settings.elevenlabs.api_key, f"{step}_PROVIDER=elevenlabs")
-        if fallback == "elevenlabs":
-            _need("ELEVENLABS_API_KEY", settings.elevenlabs.api_key, f"{step}_FALLBACK=elevenlabs")
+        _need_key(settings, provider, f"{step}_PROVIDER")
+        _need_key(settings, fallback, f"{step}_FALLBACK")
         if fallback == provider:
             raise ConfigError(f"{step}_FALLBACK", f"must differ from {step}_PROVIDER")
+
+
+def _need_key(settings: Settings, provider: str | None, by: str) -> None:
+    match provider:
+        case "elevenlabs":
+            _need("ELEVENLABS_API_KEY", settings.elevenlabs.api_key, f"{by}=elevenlabs")
+        case "openai" if settings.openai.base_url == OPENAI_URL:
+            _need("OPENAI_API_KEY", settings.openai.api_key, f"{by}=openai")
+        case "deepgram":
+            _need("DG_API_KEY", settings.deepgram.api_key, f"{by}=deepgram")
+        case "cartesia":
+            _need("CARTESIA_API_KEY", settings.cartesia.api_key, f"{by}=cartesia")
 
 
 def _check_chat_provider(settings: Settings) -> None:

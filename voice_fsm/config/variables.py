@@ -38,6 +38,8 @@ class Variable:
     rule: Rule | None
     derived: str | None
     """How the default comes about where it depends on other variables."""
+    also: str | None = None
+    """Another name that is read where this one is unset."""
 
 
 def between(low: float, high: float) -> Rule:
@@ -75,6 +77,8 @@ KEYS: Final = Rule(
     lambda values: all(map(KEY.holds, values)),
     "of keys of ASCII characters without spaces",
 )
+DAY: Final = Rule(lambda value: bool(re.fullmatch(r"\d{4}-\d\d-\d\d", value)), "such as 2026-03-01")
+LANGUAGE: Final = Rule(lambda value: bool(re.fullmatch(r"[a-z]{2}", value)), "of two letters, such as en")
 PATH: Final = Rule(lambda value: value.startswith("/"), "that begins with /")
 
 
@@ -86,10 +90,11 @@ def setting(
     rule: Rule | None = None,
     secret: bool = False,
     derived: str | None = None,
+    also: str | None = None,
     converter: Callable[[Any], Any] | None = None,
 ) -> Any:  # noqa: ANN401  # like attrs.field, whose type is that of its attribute
     """Declare a field that the environment variable ``name`` sets."""
-    variable = Variable(name=name, help=help, secret=secret, rule=rule, derived=derived)
+    variable = Variable(name=name, help=help, secret=secret, rule=rule, derived=derived, also=also)
     return attrs.field(
         default=default,
         repr=not secret,
@@ -129,6 +134,12 @@ def _wrong(field: "attrs.Attribute[Any]", text: str) -> ConfigError:
 def without_slash(url: str | None) -> str | None:
     """Let paths be appended to a URL."""
     return url.rstrip("/") if url else url
+
+
+def as_http(url: str) -> str:
+    """Take the address of a WebSocket for that of HTTP on the same host."""
+    scheme = re.match(r"ws(s?)://", url)
+    return (f"http{scheme[1]}://{url[scheme.end() :]}" if scheme else url).rstrip("/")
 
 
 def parse(field: "attrs.Attribute[Any]", text: str) -> object:

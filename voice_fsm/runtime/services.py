@@ -33,12 +33,14 @@ from voice_fsm.stt.local import open_local_stt
 from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
+from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
 
 _MB: Final = 1_000_000
 
-SpeechProvider = Literal["local", "elevenlabs"]
+SttName = Literal["local", "elevenlabs"]
+TtsName = Literal["local", "elevenlabs", "openai"]
 
 
 @asynccontextmanager
@@ -112,13 +114,14 @@ def voice_identity(settings: config.Settings) -> str:
 def default_options(settings: config.Settings) -> SessionOptions:
     """What a session is that its client leaves all to us."""
     speech, conversation = settings.speech, settings.conversation
+    output_format = speech.tts_output_format or f"pcm_{settings.synthesis.sample_rate_hz}"
     return SessionOptions(
         stt=SttOptions(
             audio_format=AudioFormat("pcm", speech.stt_sample_rate_hz),
             language_code=speech.stt_language_code,
             commit_strategy=speech.stt_commit_strategy,
         ),
-        tts=TtsOptions(output_format=AudioFormat.parse(speech.tts_output_format)),
+        tts=TtsOptions(output_format=AudioFormat.parse(output_format)),
         turn=TurnOptions(
             barge_in=conversation.barge_in,
             min_words=conversation.barge_in_min_words,
@@ -162,7 +165,7 @@ async def _open_recorder(settings: config.Settings, stack: AsyncExitStack) -> Re
     )
 
 
-async def _open_stt(name: SpeechProvider, settings: config.Settings, stack: AsyncExitStack) -> SttProvider:
+async def _open_stt(name: SttName, settings: config.Settings, stack: AsyncExitStack) -> SttProvider:
     match name:
         case "local":
             return await stack.enter_async_context(open_local_stt())
@@ -176,7 +179,7 @@ async def _open_stt(name: SpeechProvider, settings: config.Settings, stack: Asyn
 
 
 async def _open_tts(
-    name: SpeechProvider, settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+    name: TtsName, settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
 ) -> TtsProvider:
     match name:
         case "local":
@@ -185,26 +188,45 @@ async def _open_tts(
                 open_local_tts(voice=settings.local.voice, piper_voice=Path(piper) if piper else None)
             )
         case "elevenlabs":
-            chosen, wait = settings.elevenlabs, settings.deadlines
+            eleven = settings.elevenlabs
             return await stack.enter_async_context(
                 open_elevenlabs_tts(
                     ElevenLabsTtsConfig(
-                        api_key=chosen.api_key or "",
-                        voice_id=chosen.voice_id,
-                        base_url=chosen.base_url,
-                        model_id=chosen.model_id,
-                        stability=chosen.voice_stability,
-                        similarity_boost=chosen.voice_similarity,
-                        deadlines=Deadlines(
-                            connect_s=wait.tts_connect_s,
-                            first_byte_s=wait.tts_first_byte_s,
-                            stall_s=wait.tts_stall_s,
-                            total_s=wait.tts_total_s,
-                        ),
+                        api_key=eleven.api_key or "",
+                        voice_id=eleven.voice_id,
+                        base_url=eleven.base_url,
+                        model_id=eleven.model_id,
+                        stability=eleven.voice_stability,
+                        similarity_boost=eleven.voice_similarity,
+                        deadlines=_tts_deadlines(settings),
                     ),
                     client,
                 )
             )
+        case "openai":
+            openai = settings.openai
+            return await stack.enter_async_context(
+                open_openai_tts(
+                    OpenAiTtsConfig(
+                        api_key=openai.api_key or "",
+                        base_url=openai.base_url,
+                        model_id=openai.tts_model,
+                        voice_id=openai.tts_voice,
+                        deadlines=_tts_deadlines(settings),
+                    ),
+                    client,
+                )
+            )
+
+
+def _tts_deadlines(settings: config.Settings) -> Deadlines:
+    wait = settings.deadlines
+    return Deadlines(
+        connect_s=wait.tts_connect_s,
+        first_byte_s=wait.tts_first_byte_s,
+        stall_s=wait.tts_stall_s,
+        total_s=wait.tts_total_s,
+    )
 
 
 def make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvider:

@@ -22,6 +22,7 @@ from voice_fsm.tts.encoding import SpeechEncoder, check_format, make_encoder
 from voice_fsm.tts.engine import EngineError, SpeechEngine
 from voice_fsm.tts.espeak import Espeak
 from voice_fsm.tts.piper import Piper
+from voice_fsm.tts.speed import check_speed
 
 FIRST_CHUNK_MS: Final = 100
 CHUNK_MS: Final = 200
@@ -136,17 +137,9 @@ class LocalTts:
         )
 
     def _speed(self, options: TtsOptions) -> float:
+        check_speed(options, *self._engine.speeds)
         speed = options.voice_settings.speed
-        slowest, fastest = self._engine.speeds
-        if speed is None:
-            return 1.0
-        if not slowest <= speed <= fastest:
-            raise ClientError(
-                ClientFault.INVALID_FIELD,
-                f"speed is {speed}, outside {slowest} to {fastest}.",
-                field="tts.voice_settings.speed",
-            )
-        return speed
+        return 1.0 if speed is None else speed
 
 
 def speakable(text: str) -> str:

@@ -21,6 +21,7 @@ import trio
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText
+from voice_fsm.tts.encoding import Transcoder
 from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
@@ -81,33 +82,56 @@ Plan = Callable[[Script], Awaitable[Iterator[Request]]]
 
 @trio.as_safe_channel
 async def speak_script(
-    pieces: AsyncIterable[str], output_format: AudioFormat, plan: Plan, retries: RetryPolicy
+    pieces: AsyncIterable[str],
+    output_format: AudioFormat,
+    plan: Plan,
+    retries: RetryPolicy,
+    *,
+    source_format: AudioFormat | None = None,
+    late_alignment_ms: float = 0.0,
+    max_piece_chars: int | None = None,
 ) -> AsyncGenerator[Speech, None]:
     """Speak one reply, request by request.
+
+    ``source_format`` is what the answers hold, if not ``output_format``. For ``late_alignment_ms`` see
+    `Narrator`. Pieces longer than ``max_piece_chars`` are cut.
 
     Raises:
         ProviderError: the service failed; before the first audio of a request it was tried again.
     """
-    script, narrator = Script(pieces), Narrator(output_format)
+    source_format = source_format or output_format
+    script = Script(pieces, max_piece_chars=max_piece_chars)
+    narrator = Narrator(source_format, late_alignment_ms)
+    transcoder = Transcoder(source_format, output_format)
     with ungrouped():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(script.record)
             for request in await plan(script):
                 async with aclosing(request):
                     if not await request.has_text():
-                        return
+                        break
                     async with _begun(request, retries) as frames:
                         narrator.begin_answer()
                         while (frame := await frames.next_frame()) is not None:
                             for speech in narrator.tell(frame, request.untold):
-                                yield speech
+                                if not isinstance(speech, SpeechAudio):
+                                    yield speech
+                                elif audio := transcoder.feed(speech.data):
+                                    yield SpeechAudio(audio)
+            if audio := transcoder.end():
+                yield SpeechAudio(audio)
 
 
 class Narrator:
     """Hands on what the answers to a reply's requests say, on one clock from the reply's first sample."""
 
-    def __init__(self, output_format: AudioFormat) -> None:
-        self._format = output_format
+    def __init__(self, audio_format: AudioFormat, late_alignment_ms: float = 0.0) -> None:
+        """Let an answer's first alignment come as much as ``late_alignment_ms`` of audio too late.
+
+        Only then does it count as an answer without any.
+        """
+        self._format = audio_format
+        self._late_alignment_ms = late_alignment_ms
         self._audio_bytes = 0
         self.begin_answer()
 
@@ -120,22 +144,28 @@ class Narrator:
     def tell(self, frame: Frame, untold: list[str]) -> Iterator[Speech]:
         """Give a frame's speech; of its text, what ``untold`` holds, which is emptied, if nothing aligns it.
 
-        The first frame that says anything decides which: later ones without an alignment belong to the one
-        before.
+        The first frame that says anything decides which, unless alignments may be late: later ones without an
+        alignment belong to the one before.
         """
-        if self._aligned is None and (frame.audio or frame.alignment):
-            self._aligned = frame.alignment is not None
+        if self._aligned is None:
+            self._aligned = self._is_aligned(frame)
         if self._aligned:
             untold.clear()
             if frame.alignment is not None:
                 yield shifted(frame.alignment, self._origin_ms)
-        elif untold and frame.audio:
+        elif self._aligned is False and untold and frame.audio:
             yield SpokenText(" ".join(untold))
             untold.clear()
         audio = self._whole_samples(frame.audio)
         if audio:
             self._audio_bytes += len(audio)
             yield SpeechAudio(audio)
+
+    def _is_aligned(self, frame: Frame) -> bool | None:
+        if frame.alignment is not None:
+            return True
+        said_ms = self._format.duration_ms(self._audio_bytes) - self._origin_ms
+        return False if frame.audio and said_ms >= self._late_alignment_ms else None
 
     def _whole_samples(self, audio: bytes) -> bytes:
         audio = self._half_sample + audio

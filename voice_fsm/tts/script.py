@@ -1,6 +1,6 @@
 """The text of a reply as it is being written."""
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
 
 import trio
 
@@ -12,10 +12,11 @@ class Script:
     time: cancelling a foreign iterator could end it. It reads at most one piece ahead of the speech.
     """
 
-    def __init__(self, pieces: AsyncIterable[str]) -> None:
+    def __init__(self, pieces: AsyncIterable[str], *, max_piece_chars: int | None = None) -> None:
         self.taken = 0
         """How many pieces belong to requests that were made already."""
         self._source = pieces
+        self._max_piece_chars = max_piece_chars
         self._recorder, self._reader = trio.open_memory_channel[str](0)
         self._pieces: list[str] = []
 
@@ -23,9 +24,9 @@ class Script:
         """Read all pieces, but not those that cannot be spoken, such as a lone emoji."""
         with self._recorder:
             async for piece in self._source:
-                text = piece.strip()
-                if any(map(str.isalnum, text)):
-                    await self._recorder.send(text)
+                for text in cut_text(piece, self._max_piece_chars):
+                    if any(map(str.isalnum, text)):
+                        await self._recorder.send(text)
 
     async def piece(self, number: int) -> str | None:
         """Wait for one piece, at most one beyond those already read; ``None``: the reply has ended."""
@@ -51,3 +52,14 @@ class Script:
     def until(self, number: int) -> str:
         """Give the text of all pieces before this one."""
         return " ".join(self._pieces[:number])
+
+
+def cut_text(text: str, max_chars: int | None) -> Iterator[str]:
+    """Cut a text that is longer than this at its spaces, or else anywhere."""
+    rest = text.strip()
+    while max_chars is not None and len(rest) > max_chars:
+        border = rest.rfind(" ", 1, max_chars + 1)
+        end = border if border > 0 else max_chars
+        yield rest[:end].rstrip()
+        rest = rest[end:].lstrip()
+    yield rest
