@@ -19,6 +19,7 @@ from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
 from voice_fsm.web.convai.access import SIGNED_URL_S, AgentAccess
 from voice_fsm.web.convai.endpoint import ConvaiEndpoint
+from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
@@ -69,6 +70,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             Route("/healthz", health),
             WebSocketRoute("/v1/voice/ws", voice),
             WebSocketRoute("/v1/convai/conversation", convai),
+            *agent_routes(gate),
             *token_routes(gate),
             *console_routes(describe_machine(SessionChart)),
         ],

@@ -32,8 +32,8 @@ class ConvaiEndpoint:
     """Lets clients in that know an agent, and may talk to it."""
 
     def __init__(self, agents: Agents, access: AgentAccess, policy: DoorPolicy, seats: Seats) -> None:
-        self._agents = agents
-        self._access = access
+        self.agents = agents
+        self.access = access
         self._policy = policy
         self._seats = seats
 
@@ -44,8 +44,8 @@ class ConvaiEndpoint:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(wire.SUBPROTOCOL if wire.SUBPROTOCOL in offered else None)
         try:
-            hosted = self._agents.get(websocket.query_params.get("agent_id", ""))
-            self._access.check(websocket, hosted.agent)
+            hosted = self.agents.get(websocket.query_params.get("agent_id", ""))
+            self.access.check(websocket, hosted.agent)
             with self._seats.seat(), suppress(WebSocketDisconnect):
                 await _serve(websocket, hosted)
         except _REFUSALS as error:
