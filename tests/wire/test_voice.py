@@ -359,7 +359,12 @@ def test_every_client_message_has_an_example() -> None:
         ("stt.vad_silence_threshold_secs", [0.3, 3], [0.29, 3.01, -1], "must be from 0.3 to 3.0"),
         ("stt.min_speech_duration_ms", [50, 2000], [49, 2001], "must be from 50 to 2000"),
         ("stt.min_silence_duration_ms", [50, 2000], [49, 2001], "must be from 50 to 2000"),
-        ("stt.commit_strategy", ["vad", "manual"], ["VAD", "auto"], 'must be one of "vad", "manual"'),
+        (
+            "stt.commit_strategy",
+            ["vad", "local_vad", "manual"],
+            ["VAD", "auto"],
+            'must be one of "vad", "local_vad", "manual"',
+        ),
         ("stt.include_timestamps", [True, False], [1, "yes"], "must be true or false"),
         ("stt.language_code", ["en", "x" * 200], ["x" * 201, "e\nn"], "must be at most 200 printable"),
         (

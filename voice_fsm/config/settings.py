@@ -127,8 +127,11 @@ class Speech:
     stt_language_code: str | None = setting(
         "STT_LANGUAGE_CODE", None, "Language of the user, such as en. Unset: the provider finds out."
     )
-    stt_commit_strategy: Literal["vad", "manual"] = setting(
-        "STT_COMMIT_STRATEGY", "vad", "Whether silence ends an utterance, or the client does."
+    stt_commit_strategy: Literal["vad", "local_vad", "manual"] = setting(
+        "STT_COMMIT_STRATEGY",
+        "vad",
+        "Who ends an utterance: STT_PROVIDER by silence, the server's voice detector (VAD_...) by silence, "
+        "or the client.",
     )
     tts_output_format: (
         Literal[
@@ -254,6 +257,28 @@ class Conversation:
     )
     slow_reply_text: str = setting(
         "SLOW_REPLY_TEXT", "One moment, please.", "What is said while a reply is slow to come."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class VAD:
+    """The server's own voice detector, which hears the user speak before there are words.
+
+    It listens where BARGE_IN or `turn.barge_in` is vad, where STT_COMMIT_STRATEGY or `stt.commit_strategy` is
+    local_vad, and for clients that ask for `speech` events.
+    """
+
+    threshold: float = setting(
+        "VAD_THRESHOLD",
+        0.85,
+        "Probability from which a sound counts as speech: higher for fewer coughs and doors.",
+        rule=between(0.1, 0.95),
+    )
+    min_speech_ms: int = setting(
+        "VAD_MIN_SPEECH_MS", 60, "Speech that is a start, in ms.", rule=between(30, 2000)
+    )
+    silence_ms: int = setting(
+        "VAD_SILENCE_MS", 600, "Silence after which speech has stopped, in ms.", rule=between(100, 5000)
     )
 
 
@@ -545,6 +570,7 @@ class Settings:
     synthesis: Synthesis = Synthesis()
     cache: Cache = Cache()
     conversation: Conversation = Conversation()
+    vad: VAD = VAD()
     elevenlabs: ElevenLabs = ElevenLabs()
     openai: OpenAi = OpenAi()
     deepgram: Deepgram = Deepgram()

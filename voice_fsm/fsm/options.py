@@ -16,7 +16,8 @@ class SttOptions:
 
     audio_format: AudioFormat = PCM_16K
     """What `audio.append` and binary frames hold; PCM or mu-law."""
-    commit_strategy: Literal["vad", "manual"] = "vad"
+    commit_strategy: Literal["vad", "local_vad", "manual"] = "vad"
+    """Who ends utterances: the recogniser, the server's own voice detector, or the client alone."""
     model_id: str | None = None
     language_code: str | None = None
     vad_threshold: float | None = None

@@ -36,6 +36,7 @@ from voice_fsm.tts.local import open_local_tts
 from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
+from voice_fsm.vad.hysteresis import VadRules
 
 _MB: Final = 1_000_000
 
@@ -70,6 +71,11 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             stt_connect_s=settings.deadlines.stt_connect_s,
             stt_give_up_s=settings.deadlines.stt_give_up_s,
             max_audio_lead_s=settings.limits.max_audio_lead_s,
+            vad_rules=VadRules(
+                threshold=settings.vad.threshold,
+                min_speech_ms=settings.vad.min_speech_ms,
+                silence_ms=settings.vad.silence_ms,
+            ),
             slow_reply=(
                 SlowReply(conversation.slow_reply_after_s, conversation.slow_reply_text)
                 if conversation.slow_reply_after_s is not None

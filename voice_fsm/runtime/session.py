@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from voice_fsm.audio import AudioFormat
 from voice_fsm.chat.base import ChatProvider
 from voice_fsm.errors import ClientError, ClientFault, SessionFault
 from voice_fsm.fsm.effects import (
@@ -24,7 +25,18 @@ from voice_fsm.fsm.effects import (
     PrepareVoice,
     StartTurn,
 )
-from voice_fsm.fsm.events import Abort, AnyEvent, AudioSent, BadInput, Configure, Disconnect, Drain, Tick
+from voice_fsm.fsm.events import (
+    Abort,
+    AnyEvent,
+    AudioSent,
+    BadInput,
+    Committed,
+    Configure,
+    Disconnect,
+    Drain,
+    Partial,
+    Tick,
+)
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.hearing import Hearing
@@ -32,8 +44,11 @@ from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
 from voice_fsm.runtime.recorder import Recorder, open_session
 from voice_fsm.runtime.turn import SlowReply, TurnTask
+from voice_fsm.runtime.voice_activity import VoiceActivity, for_recogniser
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.tts.base import TtsProvider
+from voice_fsm.vad.engines import ThoroughJudges
+from voice_fsm.vad.hysteresis import VadRules
 
 log = structlog.get_logger()
 
@@ -55,6 +70,8 @@ class Services:
     stt_connect_s: float = 10.0
     stt_give_up_s: float = 30.0
     max_audio_lead_s: float = 10.0
+    vad_rules: VadRules = VadRules()
+    vad_judges: ThoroughJudges = attrs.field(factory=ThoroughJudges)
     slow_reply: SlowReply | None = None
     recorder: Recorder | None = None
     """Notes what each session's core was told and asked for."""
@@ -87,8 +104,12 @@ class VoiceSession:
             services.stt,
             connect_s=services.stt_connect_s,
             give_up_s=services.stt_give_up_s,
-            step=self.step,
+            step=self._take_transcript,
         )
+        self._activity = VoiceActivity(
+            services.vad_judges, services.vad_rules, step=self.step, end_utterance=self._end_utterance
+        )
+        self._tells_speech = False
         self._lead = LeadMeter(services.max_audio_lead_s)
         self._too_fast = False
         self._turns: list[TurnTask] = []
@@ -111,6 +132,7 @@ class VoiceSession:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._guarded, self._write)
             self._nursery.start_soon(self._guarded, self._hearing.run)
+            self._nursery.start_soon(self._guarded, self._activity.run)
             self._nursery.start_soon(self._keep_time)
             self._nursery.start_soon(self._await_drain)
             await self._guarded(self._listen)
@@ -123,14 +145,17 @@ class VoiceSession:
             self._perform(effect)
         self._alarm.deadline = self._core.deadline_s
 
-    def configure(self, session_id: str, options: SessionOptions) -> None:
+    def configure(self, session_id: str, options: SessionOptions, *, tell_speech: bool = False) -> None:
         """Set the session up, unless the services cannot serve these options.
+
+        ``tell_speech`` has it listen for speech on behalf of a client that wants to be told of it.
 
         Raises:
             ClientError: they cannot; the session is as before.
         """
         self._services.tts.check(options.tts)
         self._services.chat.check(options.backend)
+        self._tells_speech = tell_speech
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
 
     async def wait_for_room(self) -> None:
@@ -175,6 +200,7 @@ class VoiceSession:
             microphone.previous_text = previous_text
         if not self._too_fast:
             microphone.put(audio, rate_hz)
+            self._activity.put(audio, AudioFormat(audio_format.codec, rate_hz))
 
     def commit_audio(self) -> None:
         """End the utterance under way.
@@ -184,8 +210,19 @@ class VoiceSession:
         """
         if self.state == "unconfigured":
             raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.commit.")
+        self._end_utterance()
+
+    def _end_utterance(self) -> None:
         if self._hearing.microphone is not None:
             self._hearing.microphone.commit()
+
+    def _take_transcript(self, event: AnyEvent) -> None:
+        match event:
+            case Partial():
+                self._activity.note_partial(event.text)
+            case Committed():
+                self._activity.note_commit()
+        self.step(event)
 
     def _check_lead(self, duration_s: float) -> None:
         """Tell a client once each time that it begins to run too far ahead."""
@@ -203,7 +240,8 @@ class VoiceSession:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case EnsureStt(options):
-                self._hearing.ensure(options)
+                self._hearing.ensure(for_recogniser(options))
+                self._activity.ensure(self.options, is_told=self._tells_speech)
             case PrepareVoice(options):
                 self._services.tts.prewarm(options)
             case StartTurn():

@@ -48,6 +48,11 @@ class SpeechDetector:
         """Whether speech has started and not stopped."""
         return self._hysteresis.is_speaking
 
+    @property
+    def heard_ms(self) -> float:
+        """How much audio has been heard."""
+        return self._heard_bytes / _BYTES_PER_MS
+
     def hear(self, pcm: bytes) -> list[Change]:
         """Listen to the next sound (PCM at 16 kHz, whole samples); tell what it changed, in order."""
         sound = self._unframed + pcm
@@ -78,7 +83,7 @@ class SpeechDetector:
             return list(self._judge(self._thorough))
         self.close()
         del self._unjudged[: -CONTEXT_HOPS * _HOP_BYTES]
-        stopped = self._hysteresis.note_silence(self._heard_bytes / _BYTES_PER_MS)
+        stopped = self._hysteresis.note_silence(self.heard_ms)
         return [stopped] if stopped else []
 
     def _judge(self, judge: ThoroughJudge) -> Iterator[Change]:

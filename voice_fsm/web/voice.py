@@ -187,7 +187,7 @@ class VoiceDoor:
             self._check_credentials()
         options = wire.merge_options(self._services.defaults, message)
         session_id = message.session_id or self._session_id
-        session.configure(session_id, options)
+        session.configure(session_id, options, tell_speech="speech" in message.events)
         self._session_id = session_id
         log.info("session_configured", session_id=session_id)
         self._binary = message.audio_out == "binary"

@@ -80,7 +80,7 @@ class SttPatch:
     """Given by either field; ``None`` if neither is given."""
     model_id: str | None = line()
     language_code: str | None = line()
-    commit_strategy: Literal["vad", "manual"] | None = None
+    commit_strategy: Literal["vad", "local_vad", "manual"] | None = None
     vad_threshold: float | None = attrs.field(default=None, validator=between(0.1, 0.9))
     vad_silence_threshold_secs: float | None = attrs.field(default=None, validator=between(0.3, 3.0))
     min_speech_duration_ms: int | None = attrs.field(default=None, validator=between(50, 2000))
