@@ -97,6 +97,10 @@ DEFAULTS = {
     "LLM_MODEL": "unset",
     "AGENTS_FILE": "unset",
     "AGENT_ID": "default",
+    "SCREEN_HOOK": "unset",
+    "SPEECH_ENGINE_URL": "unset",
+    "SPEECH_ENGINE_API_KEY": "unset",
+    "SPEECH_ENGINE_ID": "unset",
     "STT_CONNECT_S": "10",
     "STT_GIVE_UP_S": "30",
     "CHAT_CONNECT_S": "5",
@@ -133,6 +137,7 @@ SECRETS = {
     "BACKEND_API_KEY",
     "BACKEND_PROVIDER_API_KEY",
     "LLM_API_KEY",
+    "SPEECH_ENGINE_API_KEY",
 }
 
 
@@ -320,6 +325,7 @@ def test_file_that_is_not_text_is_a_config_error(tmp_path: Path) -> None:
             },
             ("local", "local", "openai"),
         ),
+        ({"SPEECH_ENGINE_URL": "wss://e/ws"}, ("local", "local", "speech_engine")),
         ({"BACKEND_BASE_URL": "http://b", "CHAT_PROVIDER": "demo"}, ("local", "local", "demo")),
     ],
 )
@@ -421,6 +427,13 @@ def test_rules_hold_for_settings_made_in_code() -> None:
         config.Server(port=-1)
     with pytest.raises(ConfigError, match="ELEVENLABS_API_KEY"):
         Settings(providers=config.Providers(tts="elevenlabs"))
+
+
+def test_one_elevenlabs_key_serves_the_speech_engine_too() -> None:
+    """It made the engine, as a rule; another one can be set."""
+    assert load_settings({"ELEVENLABS_API_KEY": "sk-1"}).speech_engine.api_key == "sk-1"
+    both = {"ELEVENLABS_API_KEY": "sk-1", "SPEECH_ENGINE_API_KEY": "sk-2"}
+    assert load_settings(both).speech_engine.api_key == "sk-2"
 
 
 def test_secrets_are_shown_nowhere() -> None:

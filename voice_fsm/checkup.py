@@ -21,6 +21,7 @@ _VARIABLES: Final = {
     "elevenlabs": ("ELEVENLABS_API_KEY", "ELEVENLABS_BASE_URL"),
     "backend": ("BACKEND_API_KEY", "BACKEND_BASE_URL"),
     "openai": ("LLM_API_KEY", "LLM_BASE_URL"),
+    "speech_engine": ("SPEECH_ENGINE_API_KEY", "SPEECH_ENGINE_URL"),
 }
 _VOICE_VARIABLES: Final = _VARIABLES | {
     "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL"),

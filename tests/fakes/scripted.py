@@ -102,12 +102,17 @@ class ScriptedChat:
     ) -> None:
         self.script = script
         self.requests: list[ChatRequest] = []
+        self.forgotten: list[str] = []
         self.open_calls = 0
         self.most_open = 0
         self.closing_s = 0.0
 
     def check(self, chosen: BackendOptions) -> None:
         """Everything goes."""
+
+    def forget(self, session_id: str) -> None:
+        """Remember who has left."""
+        self.forgotten.append(session_id)
 
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:

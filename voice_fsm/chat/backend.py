@@ -90,6 +90,9 @@ class BackendChat:
             own = self._config.defaults.base_url
             check_base_url(chosen.base_url, (*([own] if own else []), *self._config.allowed_base_urls))
 
+    def forget(self, session_id: str) -> None:
+        """Nothing is kept."""
+
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[Reply]:
         """Ask; see `ChatProvider.reply`.

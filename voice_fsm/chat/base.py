@@ -60,6 +60,9 @@ class ChatProvider(Protocol):
             ClientError: it cannot; ``field`` such as ``backend.base_url``.
         """
 
+    def forget(self, session_id: str) -> None:
+        """A conversation is over: what is kept for it can go."""
+
     def reply(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
         """Ask. Leaving the context closes the call, finished or not.
 

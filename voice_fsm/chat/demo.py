@@ -48,6 +48,9 @@ class DemoChat:
     def check(self, chosen: BackendOptions) -> None:
         """Any choice is as good as another: there is no backend."""
 
+    def forget(self, session_id: str) -> None:
+        """Nothing is kept."""
+
     @trio.as_safe_channel
     async def reply(self, request: ChatRequest) -> AsyncGenerator[ReplyPart, None]:
         """Answer with a few words at a time. Raises nothing."""

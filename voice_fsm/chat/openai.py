@@ -67,6 +67,9 @@ class OpenAiChat:
         if chosen.base_url is not None:
             check_base_url(chosen.base_url, (self._config.base_url, *self._config.allowed_base_urls))
 
+    def forget(self, session_id: str) -> None:
+        """Nothing is kept."""
+
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[Reply]:
         """Ask; see `ChatProvider.reply`.

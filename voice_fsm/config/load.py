@@ -22,7 +22,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, dotenv_path: Path | N
     Raises:
         ConfigError: a value is not allowed, or one that is needed is missing; it names the variable.
     """
-    given = _with_derived_providers(_with_other_names(_read(environ, dotenv_path)))
+    given = _with_derived(_with_other_names(_read(environ, dotenv_path)))
     values: dict[str, dict[str, Any]] = {name: {} for name in groups()}
     for group, field in fields():
         text = given.get(variable_of(field).name)
@@ -67,12 +67,18 @@ def _with_other_names(given: dict[str, str]) -> dict[str, str]:
     return {variable.name: given[variable.also] for variable in variables if variable.also in given} | given
 
 
-def _with_derived_providers(given: dict[str, str]) -> dict[str, str]:
+def _with_derived(given: dict[str, str]) -> dict[str, str]:
     derived = {}
     if "ELEVENLABS_API_KEY" in given:
-        derived = {"STT_PROVIDER": "elevenlabs", "TTS_PROVIDER": "elevenlabs"}
+        derived = {
+            "STT_PROVIDER": "elevenlabs",
+            "TTS_PROVIDER": "elevenlabs",
+            "SPEECH_ENGINE_API_KEY": given["ELEVENLABS_API_KEY"],
+        }
     if "BACKEND_BASE_URL" in given:
         derived["CHAT_PROVIDER"] = "backend"
     elif "LLM_BASE_URL" in given:
         derived["CHAT_PROVIDER"] = "openai"
+    elif "SPEECH_ENGINE_URL" in given:
+        derived["CHAT_PROVIDER"] = "speech_engine"
     return derived | given

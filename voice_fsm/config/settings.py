@@ -15,6 +15,7 @@ from voice_fsm.config.variables import (
     ORIGINS,
     PATH,
     POSITIVE,
+    WS_URL,
     as_http,
     as_text,
     at_least,
@@ -102,12 +103,13 @@ class Providers:
         "Who speaks.",
         derived="elevenlabs if ELEVENLABS_API_KEY is set, else local",
     )
-    chat: Literal["demo", "backend", "openai"] = setting(
+    chat: Literal["demo", "backend", "openai", "speech_engine"] = setting(
         "CHAT_PROVIDER",
         "demo",
-        "Who answers: a built-in demonstration, a chat backend (BACKEND_...), "
-        "or an OpenAI-compatible API (LLM_...).",
-        derived="backend if BACKEND_BASE_URL is set, else openai if LLM_BASE_URL is set, else demo",
+        "Who answers: a built-in demonstration, a chat backend (BACKEND_...), an OpenAI-compatible API "
+        "(LLM_...), or a Speech Engine server (SPEECH_ENGINE_...).",
+        derived="backend if BACKEND_BASE_URL is set, else openai if LLM_BASE_URL is set, "
+        "else speech_engine if SPEECH_ENGINE_URL is set, else demo",
     )
     stt_fallback: Literal["local", "elevenlabs"] | None = setting(
         "STT_FALLBACK", None, "Who steps in for STT_PROVIDER."
@@ -248,6 +250,12 @@ class Conversation:
         1,
         "How often it does so before the user has said something again.",
         rule=at_least(0),
+    )
+    screen: str | None = setting(
+        "SCREEN_HOOK",
+        None,
+        "An async function of yours, as package.module:function, that sees each question before the chat "
+        "provider does, and may change it or answer in its place.",
     )
     slow_reply_after_s: float | None = setting(
         "SLOW_REPLY_AFTER_S",
@@ -464,6 +472,31 @@ class Agents:
 
 
 @attrs.frozen(kw_only=True)
+class SpeechEngine:
+    """ElevenLabs' Speech Engine protocol: to a chat server that speaks it, and from ElevenLabs to us."""
+
+    url: str | None = setting(
+        "SPEECH_ENGINE_URL",
+        None,
+        "WebSocket of the Speech Engine server that answers, for CHAT_PROVIDER=speech_engine.",
+        rule=WS_URL,
+    )
+    api_key: str | None = setting(
+        "SPEECH_ENGINE_API_KEY",
+        None,
+        "Key that signs the calls to SPEECH_ENGINE_URL, and that proves calls of /v1/speech-engine/ws.",
+        derived="ELEVENLABS_API_KEY",
+        rule=KEY,
+        secret=True,
+    )
+    engine_id: str | None = setting(
+        "SPEECH_ENGINE_ID",
+        None,
+        "The engine (seng_...) or agent that GET /api/token gives conversation tokens for.",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Deadlines:
     """How long the server waits for others, in seconds, before the turn or link is given up."""
 
@@ -579,6 +612,7 @@ class Settings:
     backend: Backend = Backend()
     llm: LLM = LLM()
     agents: Agents = Agents()
+    speech_engine: SpeechEngine = SpeechEngine()
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     recording: Recording = Recording()
@@ -647,6 +681,8 @@ def _check_chat_provider(settings: Settings) -> None:
         case "openai":
             _need("LLM_BASE_URL", settings.llm.base_url, "CHAT_PROVIDER=openai")
             _need("LLM_MODEL", settings.llm.model, "CHAT_PROVIDER=openai")
+        case "speech_engine":
+            _need("SPEECH_ENGINE_URL", settings.speech_engine.url, "CHAT_PROVIDER=speech_engine")
 
 
 def _need(variable: str, value: str | None, by: str) -> None:

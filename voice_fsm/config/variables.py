@@ -52,18 +52,25 @@ def at_least(low: float) -> Rule:
     return Rule(lambda value: value >= low, f"of at least {low}")
 
 
-def _is_http_url(value: str) -> bool:
+def _is_url(value: str, *schemes: str) -> bool:
     try:
         url = urlsplit(value)
     except ValueError:
         return False
-    return url.scheme in ("http", "https") and bool(url.hostname) and url.username is None
+    return url.scheme in schemes and bool(url.hostname) and url.username is None
+
+
+def _is_http_url(value: str) -> bool:
+    return _is_url(value, "http", "https")
 
 
 POSITIVE: Final = Rule(lambda value: value > 0, "above 0")
 HTTP_URL: Final = Rule(_is_http_url, "that is an http:// or https:// URL, without credentials")
 HTTP_URLS: Final = Rule(
     lambda values: all(map(_is_http_url, values)), "of http:// or https:// URLs, without credentials"
+)
+WS_URL: Final = Rule(
+    lambda value: _is_url(value, "ws", "wss"), "that is a ws:// or wss:// URL, without credentials"
 )
 ORIGINS: Final = Rule(
     lambda values: all(re.fullmatch(r"https?://[^/\s]+", value) for value in values),

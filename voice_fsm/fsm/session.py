@@ -86,6 +86,11 @@ class Session:
         return str(self._facts.state)
 
     @property
+    def session_id(self) -> str:
+        """What the client calls the session, or was given as its name; blank until it is configured."""
+        return self._facts.session_id
+
+    @property
     def options(self) -> SessionOptions:
         """The session's settings as they are now."""
         return self._facts.options

@@ -6,7 +6,7 @@ They come from one TOML file (docs/agents.md), or there is one, made of the serv
 import re
 import tomllib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -15,8 +15,7 @@ import attrs
 from voice_fsm import config
 from voice_fsm.errors import ClientError, ClientFault, ConfigError
 from voice_fsm.fsm.options import PCM_16K, SessionOptions
-from voice_fsm.runtime.guards import GuardedChat
-from voice_fsm.runtime.services import make_chat
+from voice_fsm.runtime.services import open_chat
 from voice_fsm.runtime.session import Services
 from voice_fsm.upstream.http import open_client
 from voice_fsm.wire import codec
@@ -199,14 +198,15 @@ class Agents:
 @asynccontextmanager
 async def open_agents(settings: config.Settings, services: Services) -> AsyncIterator[Agents]:
     """Make the agents' services out of the server's own; leaving closes what they have for themselves."""
-    async with open_client() as client:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(open_client())
         hosted = {}
         for agent in load_agents(settings):
             own = _settings_of(agent, settings)
             served = (
                 services
                 if own is settings
-                else attrs.evolve(services, chat=GuardedChat(make_chat(own, client)))
+                else attrs.evolve(services, chat=await open_chat(own, stack, client))
             )
             hosted[agent.id] = HostedAgent(agent, served)
         yield Agents(hosted)

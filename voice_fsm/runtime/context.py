@@ -39,6 +39,7 @@ class InformedChat:
     def __init__(self, chat: ChatProvider, notes: FrontEndNotes) -> None:
         self.name = chat.name
         self.check = chat.check
+        self.forget = chat.forget
         self._chat = chat
         self._notes = notes
 

@@ -46,6 +46,7 @@ class GuardedChat:
     def __init__(self, provider: ChatProvider, breaker: Breaker | None = None) -> None:
         self.name = provider.name
         self.check = provider.check
+        self.forget = provider.forget
         self._provider = provider
         self._breaker = breaker or Breaker(Upstream.CHAT)
 

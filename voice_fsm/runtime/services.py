@@ -17,6 +17,8 @@ from voice_fsm.chat.backend import BackendChat, BackendConfig
 from voice_fsm.chat.base import ChatProvider
 from voice_fsm.chat.demo import DemoChat
 from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
+from voice_fsm.chat.screening import ScreenedChat, load_screen
+from voice_fsm.chat.speech_engine import SpeechEngineConfig, open_speech_engine_chat
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
@@ -64,7 +66,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             tts = FallbackTts(tts, await _open_tts(chosen.tts_fallback, settings, stack, client))
         yield Services(
             stt=stt,
-            chat=GuardedChat(make_chat(settings, client)),
+            chat=await open_chat(settings, stack, client),
             tts=tts,
             defaults=default_options(settings),
             limits=limits(settings),
@@ -235,8 +237,18 @@ def _tts_deadlines(settings: config.Settings) -> Deadlines:
     )
 
 
-def make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvider:
-    """Make the chat provider that the settings choose."""
+async def open_chat(
+    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+) -> ChatProvider:
+    """Open the chat provider that the settings choose, behind its breaker and the operator's screen."""
+    chat = GuardedChat(await _open_chat(settings, stack, client))
+    name = settings.conversation.screen
+    return chat if name is None else ScreenedChat(chat, load_screen(name, "SCREEN_HOOK"))
+
+
+async def _open_chat(
+    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+) -> ChatProvider:
     wait = settings.deadlines
     deadlines = Deadlines(
         connect_s=wait.chat_connect_s,
@@ -249,6 +261,10 @@ def make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvi
             return DemoChat()
         case "backend":
             return BackendChat(client, _backend_config(settings, deadlines))
+        case "speech_engine":
+            return await stack.enter_async_context(
+                open_speech_engine_chat(_speech_engine_config(settings, deadlines))
+            )
         case "openai":
             return OpenAiChat(
                 client,
@@ -261,6 +277,11 @@ def make_chat(settings: config.Settings, client: httpx.AsyncClient) -> ChatProvi
                     deadlines=deadlines,
                 ),
             )
+
+
+def _speech_engine_config(settings: config.Settings, deadlines: Deadlines) -> SpeechEngineConfig:
+    chosen = settings.speech_engine
+    return SpeechEngineConfig(url=chosen.url or "", api_key=chosen.api_key or "", deadlines=deadlines)
 
 
 def _backend_config(settings: config.Settings, deadlines: Deadlines) -> BackendConfig:

@@ -129,13 +129,16 @@ class VoiceSession:
 
     async def run(self) -> None:
         """Serve the client until it leaves or the session ends; nothing is left running."""
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._guarded, self._write)
-            self._nursery.start_soon(self._guarded, self._hearing.run)
-            self._nursery.start_soon(self._guarded, self._activity.run)
-            self._nursery.start_soon(self._keep_time)
-            self._nursery.start_soon(self._await_drain)
-            await self._guarded(self._listen)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._guarded, self._write)
+                self._nursery.start_soon(self._guarded, self._hearing.run)
+                self._nursery.start_soon(self._guarded, self._activity.run)
+                self._nursery.start_soon(self._keep_time)
+                self._nursery.start_soon(self._await_drain)
+                await self._guarded(self._listen)
+        finally:
+            self._services.chat.forget(self._core.session_id)
 
     # --- what the door brings -----------------------------------------------------------------------
 

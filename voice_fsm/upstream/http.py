@@ -78,7 +78,7 @@ class Answer:
     Iterating raises `ProviderError`: STALLED or TIMEOUT by the deadlines, TRUNCATED, BAD_RESPONSE.
     """
 
-    def __init__(self, response: httpx.Response, upstream: Upstream, patience: "_Patience") -> None:
+    def __init__(self, response: httpx.Response, upstream: Upstream, patience: "Patience") -> None:
         self.status = response.status_code
         self.headers = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -166,7 +166,7 @@ async def ask(
         RefusedError: on entering: the status is no success.
         ProviderError: on entering: no answer; see `httpx_errors_as` and `Deadlines`.
     """
-    patience = _Patience(upstream, deadlines)
+    patience = Patience(upstream, deadlines)
     request.stream = _Body(request.read())
     request.extensions["timeout"] = {"connect": deadlines.connect_s, "pool": deadlines.connect_s}
     with httpx_errors_as(upstream):
@@ -209,8 +209,8 @@ class _Body(httpx.AsyncByteStream):
         return self._content
 
 
-class _Patience:
-    """What is left of one call's deadlines."""
+class Patience:
+    """What is left of one call's deadlines, once there is a connection."""
 
     def __init__(self, upstream: Upstream, deadlines: Deadlines) -> None:
         self._upstream = upstream

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
 
+import httpx
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,12 +16,16 @@ from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.services import open_services, open_speech_service
+from voice_fsm.upstream.elevenlabs_agents import AgentsApi
+from voice_fsm.upstream.http import open_client
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
 from voice_fsm.web.convai.access import SIGNED_URL_S, AgentAccess
 from voice_fsm.web.convai.endpoint import ConvaiEndpoint
 from voice_fsm.web.convai.rest import agent_routes
+from voice_fsm.web.conversation_token import ConversationTokens
 from voice_fsm.web.seats import Seats
+from voice_fsm.web.speech_engine import SpeechEngineEndpoint, SpeechEnginePolicy
 from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
 
@@ -44,7 +49,12 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )
             app.state.convai = ConvaiEndpoint(agents, make_agent_access(settings.access, gate), policy, seats)
-            yield
+            app.state.speech_engine = SpeechEngineEndpoint(
+                services.chat, _speech_engine_policy(settings), seats, draining
+            )
+            async with open_client() as client:
+                app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
+                yield
 
     async def voice(websocket: WebSocket) -> None:
         endpoint: VoiceEndpoint = websocket.app.state.voice
@@ -53,6 +63,14 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
     async def convai(websocket: WebSocket) -> None:
         endpoint: ConvaiEndpoint = websocket.app.state.convai
         await endpoint(websocket)
+
+    async def speech_engine(websocket: WebSocket) -> None:
+        endpoint: SpeechEngineEndpoint = websocket.app.state.speech_engine
+        await endpoint(websocket)
+
+    async def conversation_token(request: Request) -> Response:
+        endpoint: ConversationTokens = request.app.state.conversation_tokens
+        return await endpoint(request)
 
     async def health(request: Request) -> Response:
         endpoint: VoiceEndpoint = request.app.state.voice
@@ -72,6 +90,8 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             WebSocketRoute("/v1/convai/conversation", convai),
             *agent_routes(gate),
             *token_routes(gate),
+            WebSocketRoute("/v1/speech-engine/ws", speech_engine),
+            Route("/api/token", conversation_token),
             *console_routes(describe_machine(SessionChart)),
         ],
         lifespan=lifespan,
@@ -94,3 +114,17 @@ def _policy(settings: Settings) -> DoorPolicy:
         allowed_origins=frozenset(settings.server.allowed_origins),
         max_sessions=settings.limits.max_sessions,
     )
+
+
+def _speech_engine_policy(settings: Settings) -> SpeechEnginePolicy:
+    return SpeechEnginePolicy(
+        api_key=settings.speech_engine.api_key,
+        history_turns=settings.conversation.history_turns,
+    )
+
+
+def _conversation_tokens(settings: Settings, client: httpx.AsyncClient, gate: Gate) -> ConversationTokens:
+    chosen = settings.elevenlabs
+    api = AgentsApi(client, base_url=chosen.base_url, api_key=chosen.api_key or "")
+    agent_id = settings.speech_engine.engine_id if chosen.api_key else None
+    return ConversationTokens(api, agent_id, gate, frozenset(settings.server.allowed_origins))
