@@ -28,6 +28,7 @@ class ClientFault(StrEnum):
     RESUME_UNAVAILABLE = "resume_unavailable"
     EMPTY_TEXT = "empty_text"
     TEXT_TOO_LONG = "text_too_long"
+    QUEUE_FULL = "queue_full"
     UNKNOWN_AGENT = "unknown_agent"
     OVERRIDE_NOT_ALLOWED = "override_not_allowed"
     MISSING_VARIABLE = "missing_variable"
@@ -46,6 +47,7 @@ CLIENT_FAULTS: Final[dict[ClientFault, str]] = {
     ClientFault.RESUME_UNAVAILABLE: "The resume token is unknown; the session starts afresh.",
     ClientFault.EMPTY_TEXT: "The text to be spoken holds nothing to pronounce.",
     ClientFault.TEXT_TOO_LONG: "The text to be spoken is longer than `MAX_SPEECH_CHARS`.",
+    ClientFault.QUEUE_FULL: "More texts wait to be spoken on this socket than may wait.",
     ClientFault.UNKNOWN_AGENT: "This server has no agent of this id.",
     ClientFault.OVERRIDE_NOT_ALLOWED: "The agent does not let its clients choose this; `field` is its path.",
     ClientFault.MISSING_VARIABLE: "A text of the agent has a variable in it that was given no value.",

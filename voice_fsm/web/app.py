@@ -25,6 +25,7 @@ from voice_fsm.web.convai.endpoint import ConvaiEndpoint
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
 from voice_fsm.web.seats import Seats
+from voice_fsm.web.speech.socket import SpeechSocketConfig, SpeechSocketEndpoint
 from voice_fsm.web.speech_engine import SpeechEngineEndpoint, SpeechEnginePolicy
 from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
@@ -41,7 +42,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with (
             open_services(settings, draining) as services,
-            open_speech_service(settings, services.tts) as app.state.speech,
+            open_speech_service(settings, services.tts) as speech,
             open_agents(settings, services) as agents,
         ):
             policy, seats = _policy(settings), Seats(settings.limits.max_sessions)
@@ -49,12 +50,28 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )
             app.state.convai = ConvaiEndpoint(agents, make_agent_access(settings.access, gate), policy, seats)
+            app.state.speech = speech
+            app.state.speech_socket = SpeechSocketEndpoint(
+                speech,
+                policy,
+                gate,
+                seats,
+                config=SpeechSocketConfig(
+                    sample_rate_hz=settings.synthesis.sample_rate_hz,
+                    idle_s=settings.limits.idle_timeout_s,
+                    draining=draining,
+                ),
+            )
             app.state.speech_engine = SpeechEngineEndpoint(
                 services.chat, _speech_engine_policy(settings), seats, draining
             )
             async with open_client() as client:
                 app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
                 yield
+
+    async def speech_socket(websocket: WebSocket) -> None:
+        endpoint: SpeechSocketEndpoint = websocket.app.state.speech_socket
+        await endpoint(websocket)
 
     async def voice(websocket: WebSocket) -> None:
         endpoint: VoiceEndpoint = websocket.app.state.voice
@@ -87,6 +104,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             Route("/", front),
             Route("/healthz", health),
             WebSocketRoute("/v1/voice/ws", voice),
+            WebSocketRoute("/api/v1/ws", speech_socket),
             WebSocketRoute("/v1/convai/conversation", convai),
             *agent_routes(gate),
             *token_routes(gate),

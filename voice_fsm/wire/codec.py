@@ -1,8 +1,8 @@
 """Frames and messages: JSON text to frozen attrs classes and back, for every dialect.
 
-A frame is one JSON object whose ``type`` tells its message class; a message class has that name as
-``type: ClassVar[str]``. What a frame has to keep to is told in `voice_fsm.wire.strict_json`, what its fields
-have to keep to in `voice_fsm.wire.converter`.
+A frame is one JSON object whose ``type`` (in one dialect ``action``) tells its message class; a message class
+has that name as ``type: ClassVar[str]``. What a frame has to keep to is told in
+`voice_fsm.wire.strict_json`, what its fields have to keep to in `voice_fsm.wire.converter`.
 """
 
 import json
@@ -31,10 +31,11 @@ MessageT_co = TypeVar("MessageT_co", bound=Message, covariant=True)
 
 
 class Dialect(Generic[MessageT_co]):
-    """The messages that one kind of socket brings us."""
+    """The messages that one kind of socket brings us; ``tag`` is the field that tells them apart."""
 
-    def __init__(self, messages: Iterable[type[MessageT_co]]) -> None:
+    def __init__(self, messages: Iterable[type[MessageT_co]], *, tag: str = "type") -> None:
         self._by_type = {message.type: message for message in messages}
+        self._tag = tag
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a message of this type."""
@@ -55,13 +56,15 @@ class Dialect(Generic[MessageT_co]):
         Raises:
             ClientError: ``malformed_message``, ``unknown_type``, ``invalid_field`` or ``invalid_audio``.
         """
-        name = document.get("type")
+        name = document.get(self._tag)
         if not isinstance(name, str):
-            raise ClientError(ClientFault.MALFORMED_MESSAGE, "The message has no `type`, which is a string.")
+            raise ClientError(
+                ClientFault.MALFORMED_MESSAGE, f"The message has no `{self._tag}`, which is a string."
+            )
         cls = self._by_type.get(name)
         if cls is None:
             shown = repr(name[:_SHOWN_CHARS])
-            raise ClientError(ClientFault.UNKNOWN_TYPE, f"No message has the type {shown}.")
+            raise ClientError(ClientFault.UNKNOWN_TYPE, f"No message has the {self._tag} {shown}.")
         return structure(document, cls)
 
 
@@ -77,8 +80,8 @@ def structure(document: Mapping[str, Any], cls: type[T]) -> T:
         raise _client_error(group) from None
 
 
-def encode(message: Message, **envelope: int | str) -> str:
-    """Write one frame: the type, then ``envelope``, then the message's fields, as compact ASCII JSON.
+def encode(message: Message, tag: str = "type", /, **envelope: int | str) -> str:
+    """Write one frame as compact ASCII JSON: its type as ``tag``, ``envelope``, then the message's fields.
 
     ASCII, because the halves of a surrogate pair may come in two pieces of streamed text, and only an
     escaped half passes through a UTF-8 frame.
@@ -86,7 +89,7 @@ def encode(message: Message, **envelope: int | str) -> str:
     Raises:
         ValueError: a number in it is NaN or infinite.
     """
-    return write_object({"type": message.type, **envelope, **CONVERTER.unstructure(message)})
+    return write_object({tag: message.type, **envelope, **CONVERTER.unstructure(message)})
 
 
 def write_object(document: Mapping[str, Any]) -> str:
