@@ -23,6 +23,7 @@ _STATES: Final = """\
 | `listening` | The microphone goes to the recogniser. Nothing is being answered. |
 | `thinking` | A turn has begun; nothing of its answer is audible yet. Ends by itself: every upstream has a deadline. |
 | `speaking` | The listener hears the answer. Ends when it has been *played*, not when it has been sent. |
+| `hesitating` | Somebody began to speak while the assistant did. No audio is sent until words, or time, decide. |
 | `closed` | The session is over. |
 """
 
@@ -39,9 +40,14 @@ _RULES: Final = """\
 ## What the picture leaves out
 
 - **Reports carry their turn's number.** Text, audio and failures of a turn that is over change nothing.
-- **`may_interrupt`** is the barge-in policy of the session: `turn.barge_in`, `min_words`, `min_speech_ms` and
-  `grace_ms`. What it does not let through is told as a transcript and leaves the assistant speaking. A text
-  prompt always interrupts.
+- **`may_interrupt`** is the barge-in policy of the session: `turn.barge_in`, `min_words`, `min_speech_ms`,
+  `grace_ms`, sounds of listening (`backchannels`) and the assistant's own echo (`echo_filter`). What it does not
+  let through leaves the assistant speaking. A text prompt always interrupts.
+- **`voice`** is the voice detector's word that somebody speaks, **`words`** a partial transcript. With
+  `turn.barge_in` `vad` the first pauses the reply and the second decides; without words time does
+  (`decision_due`): speech that goes on interrupts, a cough does not.
+- **The assistant speaks by itself** first of all (`turn.first_message`) and into a long `silence`
+  (`turn.idle_prompt_s`).
 - **`configure` with a turn under way** ends that turn first. `session.update` changes settings and leaves the
   turn alone.
 - **An utterance while thinking** cancels the turn and starts one that answers both utterances

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_fsm.fsm.events import SpokenSpan
-from voice_fsm.fsm.playback import MAX_CLIENT_LAG_S, PlaybackClock, heard_text
+from voice_fsm.fsm.playback import MAX_CLIENT_LAG_S, PlaybackClock, heard_text, text_between
 
 
 def test_audio_sent_faster_than_real_time_is_heard_in_real_time() -> None:
@@ -61,6 +63,42 @@ def test_heard_is_never_more_than_sent_nor_less_than_nothing(
     assert clock.heard_ms(clock.over_at_s() + 1e-6) == pytest.approx(clock.sent_ms)
 
 
+def test_a_clock_that_stands_still_goes_on_where_it_stopped() -> None:
+    """Time does not pass for a listener whose client was asked to stand still."""
+    clock = PlaybackClock()
+    clock.audio_sent(2000, at_s=0)
+    clock.pause(1)
+    assert clock.is_paused
+    assert clock.heard_ms(5) == pytest.approx(1000)
+    assert clock.over_at_s() == math.inf
+    clock.audio_sent(500, at_s=5)
+    clock.progress_reported(900, at_s=6)
+    assert clock.heard_ms(6) == pytest.approx(900)
+    clock.resume(11)
+    assert not clock.is_paused
+    assert clock.heard_ms(11) == pytest.approx(900)
+    assert clock.over_at_s() == pytest.approx(12.6)
+
+
+def test_a_listener_who_had_heard_all_stands_no_longer_than_the_pause() -> None:
+    """What is sent after the pause plays from then on."""
+    clock = PlaybackClock()
+    clock.audio_sent(500, at_s=0)
+    clock.pause(1)
+    clock.resume(3)
+    assert clock.heard_ms(3) == pytest.approx(500)
+    clock.audio_sent(500, at_s=4)
+    assert clock.over_at_s() == pytest.approx(4.5)
+
+
+def test_resuming_without_a_pause_changes_nothing() -> None:
+    """The client was not asked to stand still."""
+    clock = PlaybackClock()
+    clock.audio_sent(500, at_s=0)
+    clock.resume(3)
+    assert clock.over_at_s() == pytest.approx(0.5)
+
+
 SENTENCES = (SpokenSpan("One two three.", 0), SpokenSpan("Four five six.", 1000))
 WORDS = (SpokenSpan("One ", 0, 200), SpokenSpan("two ", 200, 400), SpokenSpan("three", 400, 600))
 
@@ -86,3 +124,23 @@ def test_heard_text_is_cut_at_a_word_border(
 ) -> None:
     """A word counts as heard once all of it was."""
     assert heard_text(spans, audio_ms, heard_ms) == text
+
+
+@pytest.mark.parametrize(
+    ("spans", "from_ms", "to_ms", "text"),
+    [
+        ((), 0, 1000, ""),
+        (SENTENCES, -500, 100, "One"),
+        (SENTENCES, 400, 480, "two"),
+        (SENTENCES, 900, 1100, "three. Four"),
+        (SENTENCES, -500, 9000, "One two three. Four five six."),
+        (SENTENCES, 5000, 9000, ""),
+        (WORDS, 150, 250, "One two"),
+        (WORDS, 450, 460, "three"),
+    ],
+)
+def test_text_between_takes_whole_words(
+    spans: tuple[SpokenSpan, ...], from_ms: float, to_ms: float, text: str
+) -> None:
+    """A word of which any part sounds in the time belongs to it."""
+    assert text_between(spans, 2000, from_ms, to_ms) == text

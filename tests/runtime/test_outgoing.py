@@ -1,10 +1,20 @@
+import math
+
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from voice_fsm.fsm.effects import PartialHeard
 from voice_fsm.fsm.options import PCM_24K
-from voice_fsm.runtime.outgoing import MAX_NOTICES, MAX_TURN_OUTPUT, AudioChunk, Item, Outgoing, SlowClient
+from voice_fsm.runtime.outgoing import (
+    MAX_NOTICES,
+    MAX_TURN_OUTPUT,
+    AudioChunk,
+    Item,
+    Outgoing,
+    SlowClient,
+    TextDelta,
+)
 
 
 def chunk(turn_id: int, number: int, duration_ms: float = 400) -> AudioChunk:
@@ -20,21 +30,26 @@ async def drain(outgoing: Outgoing) -> list[Item]:
     return items
 
 
-async def test_order_is_kept_between_output_and_notices() -> None:
-    """What was put first is sent first."""
+async def test_notices_go_before_audio_that_waits() -> None:
+    """Among themselves both keep their order; text of the reply is ordered with the notices."""
     outgoing = Outgoing()
     outgoing.admit(1)
-    put: list[Item] = [PartialHeard("a"), chunk(1, 1), PartialHeard("b"), chunk(1, 2)]
-    for item in put:
-        if isinstance(item, AudioChunk):
-            await outgoing.put_output(item)
-        else:
-            outgoing.put(item)  # type: ignore[arg-type]  # the test's own list is of all kinds
-    assert await drain(outgoing) == put
+    await outgoing.put_output(chunk(1, 1))
+    outgoing.put(PartialHeard("a"))
+    await outgoing.put_output(TextDelta(1, "b"))
+    await outgoing.put_output(chunk(1, 2))
+    outgoing.put(PartialHeard("c"))
+    assert await drain(outgoing) == [
+        PartialHeard("a"),
+        TextDelta(1, "b"),
+        PartialHeard("c"),
+        chunk(1, 1),
+        chunk(1, 2),
+    ]
 
 
 async def test_output_waits_for_credit_and_notices_do_not() -> None:
-    """A full queue holds the turn back; a notice goes in at once."""
+    """A full queue holds the turn's audio back; its text and a notice go in at once."""
     outgoing = Outgoing()
     outgoing.admit(1)
     async with trio.open_nursery() as nursery:
@@ -45,11 +60,49 @@ async def test_output_waits_for_credit_and_notices_do_not() -> None:
 
         nursery.start_soon(produce)
         await wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            await outgoing.put_output(TextDelta(1, "still said"))
         outgoing.put(PartialHeard("still heard"))
-        taken = [await outgoing.take() for _ in range(MAX_TURN_OUTPUT + 1)]
-        assert taken[-1] == PartialHeard("still heard")
+        assert [await outgoing.take(), await outgoing.take()] == [
+            TextDelta(1, "still said"),
+            PartialHeard("still heard"),
+        ]
         await wait_all_tasks_blocked()
-        assert len(await drain(outgoing)) == 2
+        taken = [await outgoing.take() for _ in range(MAX_TURN_OUTPUT + 2)]
+        assert taken == [chunk(1, index) for index in range(MAX_TURN_OUTPUT + 2)]
+
+
+async def test_audio_is_held_back_until_it_is_due(autojump_clock: MockClock) -> None:
+    """Notices pass it, and it goes at its time."""
+    outgoing = Outgoing(lambda: 5.0)
+    outgoing.admit(1)
+    await outgoing.put_output(chunk(1, 1))
+    outgoing.put(PartialHeard("now"))
+    assert await outgoing.take() == PartialHeard("now")
+    assert await outgoing.take() == chunk(1, 1)
+    assert trio.current_time() == 5.0
+
+
+async def test_audio_held_back_for_good_goes_when_the_writer_is_woken() -> None:
+    """Nothing is lost of a reply that was paused."""
+    due_s = math.inf
+    outgoing = Outgoing(lambda: due_s)
+    outgoing.admit(1)
+    await outgoing.put_output(chunk(1, 1))
+    taken: list[Item | None] = []
+
+    async def take() -> None:
+        taken.append(await outgoing.take())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        outgoing.wake()
+        await wait_all_tasks_blocked()
+        assert taken == []
+        due_s = -math.inf
+        outgoing.wake()
+    assert taken == [chunk(1, 1)]
 
 
 async def test_a_flush_drops_output_and_gives_its_credits_back() -> None:
@@ -84,7 +137,7 @@ async def test_a_producer_that_waits_for_credit_is_refused_after_the_flush() -> 
 
 
 async def test_audio_that_waits_is_joined() -> None:
-    """Small pieces become messages of half a second, in order and across nothing else."""
+    """Small pieces become messages of half a second, in order, whatever else waits."""
     outgoing = Outgoing()
     outgoing.admit(1)
     with trio.fail_after(1):
@@ -94,9 +147,9 @@ async def test_audio_that_waits_is_joined() -> None:
                 outgoing.put(PartialHeard("between"))
     items = await drain(outgoing)
     audio = [item.data for item in items if isinstance(item, AudioChunk)]
-    assert [PCM_24K.duration_ms(len(data)) for data in audio] == [500, 500, 200, 500, 300]
+    assert [PCM_24K.duration_ms(len(data)) for data in audio] == [500, 500, 500, 500]
     assert b"".join(audio) == b"".join(chunk(1, number, 100).data for number in range(20))
-    assert items[3] == PartialHeard("between")
+    assert items[0] == PartialHeard("between")
 
 
 @pytest.mark.parametrize("is_waiting", [True, False])

@@ -12,8 +12,8 @@ from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, Scrip
 from tests.promises import check_promises
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.effects import TurnEnded
-from voice_fsm.fsm.events import Interrupt, TextPrompt
-from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt
+from voice_fsm.fsm.options import SessionOptions, TurnOptions
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 
@@ -24,7 +24,20 @@ STT_FAILS = ProviderError(Upstream.STT, ProviderFault.LOST, "Gone.")
 # Equal waits are the interesting ones: many things then happen in one tick of the clock.
 waits = st.sampled_from([0.0, 0.0, 0.01, 0.05, 0.1, 0.5, 2.0])
 actions = st.sampled_from(
-    ["partial", "commit", "prompt", "interrupt", "configure", "audio", "stt lost", "partial+commit"]
+    [
+        "partial",
+        "commit",
+        "prompt",
+        "interrupt",
+        "configure",
+        "audio",
+        "stt lost",
+        "partial+commit",
+        "voice",
+        "quiet",
+        "hum",
+        "echo",
+    ]
 )
 replies = st.lists(
     st.one_of(waits, st.sampled_from(["Yes. ", "Well, let me see. ", "A longer sentence comes here. "])),
@@ -42,6 +55,7 @@ class Schedule:
     tts_fails_after: int | None
     stt_send_s: float
     read_s: float
+    turn: TurnOptions
 
 
 schedules = st.builds(
@@ -58,6 +72,15 @@ schedules = st.builds(
     tts_fails_after=st.sampled_from([None, None, 0, 1, 5]),
     stt_send_s=st.sampled_from([0.0, 0.1]),
     read_s=st.sampled_from([0.0, 0.0, 0.02, 0.3]),
+    turn=st.builds(
+        TurnOptions,
+        barge_in=st.sampled_from(["partial", "vad"]),
+        pausable=st.booleans(),
+        max_lead_ms=st.sampled_from([None, 300]),
+        first_message=st.sampled_from([None, "Good day to you."]),
+        first_message_uninterruptible=st.booleans(),
+        idle_prompt_s=st.sampled_from([None, 3.0]),
+    ),
 )
 
 
@@ -82,12 +105,13 @@ async def play(schedule: Schedule) -> Result:
 
     async def act(session: VoiceSession) -> None:
         nonlocal state
-        session.configure("s", SessionOptions())
+        options = SessionOptions(turn=schedule.turn)
+        session.configure("s", options)
         for wait_s, move in schedule.moves:
             await trio.sleep(wait_s)
             if stt.links:
                 stt.links[-1].send_s = schedule.stt_send_s
-            perform(session, stt, move)
+            perform(session, stt, move, options)
         await trio.sleep(120)
         state = session.state
 
@@ -103,7 +127,7 @@ async def play(schedule: Schedule) -> Result:
     return Result(door, state, chat, tts, leftovers)
 
 
-def perform(session: VoiceSession, stt: ScriptedStt, move: str) -> None:
+def perform(session: VoiceSession, stt: ScriptedStt, move: str, options: SessionOptions) -> None:  # noqa: C901  # a table
     now_s = trio.current_time()
     match move:
         case "partial":
@@ -117,14 +141,22 @@ def perform(session: VoiceSession, stt: ScriptedStt, move: str) -> None:
         case "interrupt":
             session.step(Interrupt(at_s=now_s))
         case "configure":
-            session.configure("s", SessionOptions())
+            session.configure("s", options)
+        case "voice":
+            session.step(SpeechStarted(at_s=now_s, speech_ms=100))
+        case "quiet":
+            session.step(SpeechStopped(at_s=now_s))
+        case "hum":
+            stt.say(PartialTranscript("mm-hmm"), CommittedTranscript("Mm-hmm."))
+        case "echo":
+            stt.say(CommittedTranscript("a longer sentence comes"))
         case "audio":
             session.hear(b"\0\0" * 1600)
         case "stt lost":
             stt.say(STT_FAILS)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schedules)
 def test_promises_hold_under_any_schedule(schedule: Schedule) -> None:
     """Promises 1 to 4: nothing stale, each turn ends once, nothing overlaps or is left, thinking ends."""

@@ -7,6 +7,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
+from tests.promises import check_promises
 from voice_fsm.errors import ClientError, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.effects import (
     AudioEnded,
@@ -16,12 +17,14 @@ from voice_fsm.fsm.effects import (
     SttStarted,
     TurnEnded,
     TurnInterrupted,
+    TurnPaused,
+    TurnResumed,
     TurnStarted,
     UtteranceCommitted,
 )
-from voice_fsm.fsm.events import Interrupt, TextPrompt, Word
+from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt, Word
 from voice_fsm.fsm.history import Exchange
-from voice_fsm.fsm.options import SessionOptions, TurnOptions
+from voice_fsm.fsm.options import PCM_24K, SessionOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.outgoing import AudioChunk
 from voice_fsm.runtime.session import Services, VoiceSession
@@ -143,6 +146,52 @@ async def test_audio_of_an_interrupted_turn_stops_before_the_client_is_told(
     assert interrupted.heard_ms == pytest.approx(270)
     assert interrupted.heard_text == ""
     assert interrupted.reason == "speech"
+
+
+async def test_a_cough_pauses_the_reply_and_nothing_of_it_is_lost(
+    autojump_clock: MockClock, services: Services, tts: ScriptedTts
+) -> None:
+    """Between paused and resumed no audio is sent; all of it is in the end, later by the pause."""
+    tts.per_chunk_s = 0.05
+
+    async def act(session: VoiceSession) -> None:
+        prompt(session)
+        await trio.sleep(0.32)
+        session.step(SpeechStarted(at_s=trio.current_time(), speech_ms=60))
+        await trio.sleep(0.2)
+        session.step(SpeechStopped(at_s=trio.current_time()))
+        await trio.sleep(10)
+
+    turn = TurnOptions(barge_in="vad", pausable=True)
+    client = await run(services, configured(act, SessionOptions(turn=turn)))
+    check_promises(client.told)
+    came_s = {type(item): at_s for at_s, item in client.items}
+    assert came_s[TurnPaused] == pytest.approx(0.32)
+    assert came_s[TurnResumed] == pytest.approx(0.92)
+    audio = b"".join(item.data for item in client.told if isinstance(item, AudioChunk))
+    assert PCM_24K.duration_ms(len(audio)) == pytest.approx(len("Fine, thank you.") * 50, abs=1)
+    assert came_s[TurnEnded] == pytest.approx(0.05 + len("Fine, thank you.") * 0.05 + 0.6, abs=0.01)
+
+
+async def test_audio_is_paced_if_asked(
+    autojump_clock: MockClock, services: Services, chat: ScriptedChat, tts: ScriptedTts
+) -> None:
+    """The lead is sent at once and the rest in real time, while the text goes ahead."""
+    chat.script = lambda _: ["One two three. ", "Four five six. ", "Seven eight nine."]
+
+    async def act(session: VoiceSession) -> None:
+        prompt(session)
+        await trio.sleep(10)
+
+    client = await run(services, configured(act, SessionOptions(turn=TurnOptions(max_lead_ms=500))))
+    sent_ms = 0.0
+    for at_s, item in client.items:
+        if isinstance(item, AudioChunk):
+            assert sent_ms <= at_s * 1000 + 500 + 1
+            sent_ms += PCM_24K.duration_ms(len(item.data))
+    assert sent_ms == pytest.approx(sum(map(len, tts.spoken)) * 50, abs=1)
+    (told_s,) = (at_s for at_s, item in client.items if isinstance(item, ReplyTold))
+    assert told_s < 0.1
 
 
 async def test_what_was_heard_goes_into_the_next_request(

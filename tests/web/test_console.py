@@ -128,7 +128,7 @@ def test_chart_describes_itself() -> None:
 
 
 def test_session_chart_can_be_drawn() -> None:
-    """The real machine: all five states, and the way of a conversation through them."""
+    """The real machine: all its states, and the way of a conversation through them."""
     machine = describe_machine(SessionChart)
     ways = {(way["from"], way["to"]) for way in machine["transitions"]}
     assert {state["id"] for state in machine["states"]} == {
@@ -136,6 +136,7 @@ def test_session_chart_can_be_drawn() -> None:
         "listening",
         "thinking",
         "speaking",
+        "hesitating",
         "closed",
     }
     assert ways >= {("listening", "thinking"), ("thinking", "speaking"), ("speaking", "listening")}

@@ -228,6 +228,34 @@ class Conversation:
         "Time after the first audio of a turn in which nothing said interrupts it, in ms.",
         rule=at_least(0),
     )
+    barge_in_backchannels: Literal["ignore", "interrupt"] = setting(
+        "BARGE_IN_BACKCHANNELS",
+        "ignore",
+        "What sounds of listening, such as mm-hmm and okay, do to a reply.",
+    )
+    barge_in_decide_within_ms: int = setting(
+        "BARGE_IN_DECIDE_WITHIN_MS",
+        1500,
+        "How long a reply is paused at most when the voice detector hears speech (BARGE_IN=vad), in ms.",
+        rule=between(100, 10_000),
+    )
+    barge_in_resume_after_ms: int = setting(
+        "BARGE_IN_RESUME_AFTER_MS",
+        400,
+        "How long after speech without words it goes on, in ms.",
+        rule=between(0, 10_000),
+    )
+    echo_filter: bool = setting(
+        "ECHO_FILTER",
+        default=True,
+        help="Whether the assistant's own words, heard by the microphone, are taken out of transcripts.",
+    )
+    max_lead_ms: int | None = setting(
+        "MAX_LEAD_MS",
+        None,
+        "How far a reply's audio is sent ahead of what is heard, in ms. Unset: as fast as it comes.",
+        rule=at_least(100),
+    )
     first_message: str | None = setting(
         "FIRST_MESSAGE", None, "What the assistant says as soon as a session is configured."
     )

@@ -17,18 +17,23 @@ from voice_fsm.fsm.effects import (
     ErrorTold,
     InterruptReason,
     Outcome,
+    ResumeTurn,
     StartTurn,
     TurnEnded,
     TurnInterrupted,
+    TurnPaused,
+    TurnResumed,
     TurnStarted,
 )
-from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextPrompt, TurnFailed
+from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextPrompt, Tick, TurnFailed
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.turn import Turn
 
 MAX_JOINED_CHARS: Final = 8000
 """Of utterances that are answered together the newest part is kept."""
+ECHO_WITHIN_S: Final = 10.0
+"""How much of a turn is remembered when it ends, for its echo."""
 SILENCE_PROMPT: Final = "[The user has said nothing for {silent_s} seconds. Say something short that helps.]"
 """What the chat backend is asked where no text is set for a silence; documented in docs/backend.md."""
 
@@ -60,18 +65,22 @@ class Actions:
 
     def may_interrupt(self, message: Partial | Committed | TextPrompt) -> bool:
         """Whether what the user says or types stops the assistant."""
-        facts = self.model
         if isinstance(message, TextPrompt):
             return True
-        if not facts.current.interruptible:
-            return False
-        since_s = facts.speech_since_s
-        return interrupts(
-            message.text,
-            facts.options.turn,
-            speech_ms=math.inf if since_s is None else (facts.now_s - since_s) * 1000,
-            audible_ms=facts.current.audible_ms(facts.now_s),
-        )
+        return self._would_interrupt(message.text)
+
+    def may_hesitate(self) -> bool:
+        """Whether the voice detector's word alone pauses the reply."""
+        facts, turn = self.model, self.model.current
+        options = facts.options.turn
+        audible = turn.audible_ms(facts.now_s) >= options.grace_ms
+        return options.barge_in == "vad" and turn.interruptible and audible
+
+    def is_being_interrupted(self) -> bool:
+        """Whether the user means to speak: enough was said, or speech goes on and its words are to come."""
+        facts = self.model
+        still_speaks = facts.silent_since_s is None and not facts.has_words
+        return still_speaks or self._would_interrupt(facts.utterance)
 
     # --- actions ------------------------------------------------------------------------------------
 
@@ -118,6 +127,22 @@ class Actions:
         facts, turn = self.model, self.model.current
         turn.sent_s = facts.now_s
         self.model.emit(AudioEnded(turn.turn_id, turn.output_format))
+
+    def pause_turn(self) -> None:
+        """Somebody speaks: be silent until it is known whether to stop."""
+        facts, turn = self.model, self.model.current
+        turn.hesitating_since_s = facts.now_s
+        if facts.options.turn.pausable:
+            turn.clock.pause(facts.now_s)
+            facts.emit(TurnPaused(turn.turn_id, turn.clock.heard_ms(facts.now_s)))
+
+    def resume_turn(self) -> None:
+        """It was nothing: go on where the listener heard the last of it."""
+        facts, turn = self.model, self.model.current
+        if turn.clock.is_paused:
+            facts.emit(TurnResumed(turn.turn_id, turn.clock.heard_ms(facts.now_s)))
+            turn.clock.resume(facts.now_s)
+        facts.emit(ResumeTurn(turn.turn_id))
 
     def complete_turn(self) -> None:
         self._end_turn("completed", self.model.current.completed())
@@ -189,6 +214,18 @@ class Actions:
             ),
         )
 
+    def _would_interrupt(self, text: str) -> bool:
+        facts, turn = self.model, self.model.current
+        since_s = facts.speech_since_s
+        return turn.interruptible and interrupts(
+            text,
+            facts.options.turn,
+            language_code=facts.options.stt.language_code,
+            speech_ms=math.inf if since_s is None else (facts.now_s - since_s) * 1000,
+            audible_ms=turn.audible_ms(facts.now_s),
+            rest_ms=turn.rest_ms(facts.now_s),
+        )
+
     def _end_audio(self) -> None:
         turn = self.model.current
         if turn.first_speech_s is not None and turn.sent_s is None:
@@ -201,6 +238,9 @@ class Actions:
             facts.history = kept[max(0, len(kept) - facts.history_turns) :]
         heard_out = outcome == "completed" and turn.first_speech_s is not None
         self.model.emit(turn.timed(facts.now_s if heard_out else None), TurnEnded(turn.turn_id, outcome))
+        if turn.first_audio_sent_s is not None:
+            facts.lately_s = facts.now_s
+            facts.lately_said = turn.said_between(facts.now_s - ECHO_WITHIN_S, facts.now_s, facts.now_s)
         facts.turn = None
         facts.quiet_since_s = facts.now_s
         if turn.cause != "silence":
@@ -210,6 +250,7 @@ class Actions:
 _REASONS: dict[type, InterruptReason] = {
     Partial: "speech",
     Committed: "speech",
+    Tick: "speech",
     TextPrompt: "prompt",
     Interrupt: "client",
     Configure: "configure",

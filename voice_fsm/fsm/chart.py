@@ -4,12 +4,14 @@ Only this file decides in which phase a session is. What the diagram leaves out,
 
 * Reports of a turn carry its number, and `Session` lets only those of the turn in hand through, so no
   late report can move the chart.
-* Partial transcripts reach the chart only while the assistant speaks, audio never.
+* Audio never reaches the chart, and of a transcript only what the assistant did not say itself.
 * A turn is cut short in one of two ways. Nothing of it was audible yet (thinking): it is *cancelled*. It
   was audible (speaking), or the client asked for silence: it is *interrupted*, and the client is told
   what had been heard.
 * The assistant may speak without being asked: first of all (``configure``), and when the user says nothing
   for long (``silence``). Such turns have no text of the user's.
+* ``hesitating``: somebody began to speak while the assistant did, and it is not known yet whether to stop. No
+  audio is sent. What is said decides, or time does (``decision_due``).
 * ``speaking`` ends when the listener has heard the end, which `PlaybackClock` reckons; all audio is sent
   long before.
 """
@@ -30,6 +32,7 @@ class SessionChart(Actions, StateMachine):
     listening = State()
     thinking = State()
     speaking = State()
+    hesitating = State()
     closed = State(final=True)
 
     configure = (
@@ -38,6 +41,7 @@ class SessionChart(Actions, StateMachine):
         | listening.to(listening, on="adopt_options")
         | thinking.to(listening, on=["cancel_turn", "adopt_options"])
         | speaking.to(listening, on=["interrupt_turn", "adopt_options"])
+        | hesitating.to(listening, on=["interrupt_turn", "adopt_options"])
     )
     utterance = (
         listening.to(thinking, on="start_turn")
@@ -45,27 +49,58 @@ class SessionChart(Actions, StateMachine):
         | thinking.to(thinking, internal=True)
         | speaking.to(thinking, cond="may_interrupt", on=["interrupt_turn", "start_turn"])
         | speaking.to(speaking, internal=True)
+        | hesitating.to(thinking, cond="may_interrupt", on=["interrupt_turn", "start_turn"])
+        | hesitating.to(speaking, on="resume_turn")
+    )
+    nothing_said = (
+        hesitating.to(speaking, on="resume_turn")
+        | listening.to(listening, internal=True)
+        | thinking.to(thinking, internal=True)
+        | speaking.to(speaking, internal=True)
     )
     silence = listening.to(thinking, on="break_silence")
     first_audio = thinking.to(speaking, on="open_audio")
-    barge_in = speaking.to(listening, cond="may_interrupt", on="interrupt_turn") | speaking.to(
-        speaking, internal=True
+    voice = (
+        speaking.to(hesitating, cond="may_hesitate", on="pause_turn")
+        | speaking.to(speaking, internal=True)
+        | hesitating.to(hesitating, internal=True)
+        | listening.to(listening, internal=True)
+        | thinking.to(thinking, internal=True)
+    )
+    words = (
+        speaking.to(listening, cond="may_interrupt", on="interrupt_turn")
+        | speaking.to(speaking, internal=True)
+        | hesitating.to(listening, cond="may_interrupt", on="interrupt_turn")
+        | hesitating.to(hesitating, internal=True)
+        | listening.to(listening, internal=True)
+        | thinking.to(thinking, internal=True)
+    )
+    decision_due = hesitating.to(listening, cond="is_being_interrupted", on="interrupt_turn") | hesitating.to(
+        speaking, on="resume_turn"
     )
     interrupt = (
         thinking.to(listening, on="interrupt_turn")
         | speaking.to(listening, on="interrupt_turn")
+        | hesitating.to(listening, on="interrupt_turn")
         | listening.to(listening, internal=True)
     )
-    turn_done = thinking.to(listening, on="complete_turn") | speaking.to(
-        speaking, internal=True, on="close_audio"
+    turn_done = (
+        thinking.to(listening, on="complete_turn")
+        | speaking.to(speaking, internal=True, on="close_audio")
+        | hesitating.to(hesitating, internal=True, on="close_audio")
     )
-    playback_over = speaking.to(listening, on="complete_turn")
-    turn_failed = thinking.to(listening, on="fail_turn") | speaking.to(listening, on="fail_turn")
+    playback_over = speaking.to(listening, on="complete_turn") | hesitating.to(listening, on="complete_turn")
+    turn_failed = (
+        thinking.to(listening, on="fail_turn")
+        | speaking.to(listening, on="fail_turn")
+        | hesitating.to(listening, on="fail_turn")
+    )
     close = (
         unconfigured.to(closed, on="close_session")
         | listening.to(closed, on="close_session")
         | thinking.to(closed, on=["cancel_turn", "close_session"])
         | speaking.to(closed, on=["interrupt_turn", "close_session"])
+        | hesitating.to(closed, on=["interrupt_turn", "close_session"])
     )
 
     def after_transition(self, event: str, source: State, target: State) -> None:

@@ -58,13 +58,20 @@ class CancelTurn:
 
 
 @attrs.frozen
+class ResumeTurn:
+    """The turn's audio, held back while the session was ``hesitating``, may go on."""
+
+    turn_id: int
+
+
+@attrs.frozen
 class CloseSession:
     """Send what is queued, close the socket with this code, end the session."""
 
     close_code: int
 
 
-Command = EnsureStt | PrepareVoice | StartTurn | CancelTurn | CloseSession
+Command = EnsureStt | PrepareVoice | StartTurn | CancelTurn | ResumeTurn | CloseSession
 
 
 # --- notices ----------------------------------------------------------------------------------------
@@ -131,6 +138,22 @@ class AudioEnded:
 
 
 @attrs.frozen
+class TurnPaused:
+    """The client is to stand still, and to keep what it has."""
+
+    turn_id: int
+    played_ms: float
+
+
+@attrs.frozen
+class TurnResumed:
+    """The client is to play on where it stopped."""
+
+    turn_id: int
+    played_ms: float
+
+
+@attrs.frozen
 class TurnInterrupted:
     turn_id: int
     reason: InterruptReason
@@ -190,6 +213,8 @@ Notice = (
     | ReplyTold
     | AudioStarted
     | AudioEnded
+    | TurnPaused
+    | TurnResumed
     | TurnInterrupted
     | TurnTimed
     | TurnEnded

@@ -31,7 +31,15 @@ class Facts:
     speech_since_s: float | None = None
     """When the utterance under way was first heard."""
     utterance: str = ""
-    """Its newest partial; blank while there are no words."""
+    """What the user has said of it so far; blank while there are no words."""
+    has_words: bool = False
+    """Whether there are any, be they but an echo."""
+    silent_since_s: float | None = None
+    """When the voice detector heard the last of it; ``None`` while it hears speech."""
+    lately_said: str = ""
+    """The end of the turn before, of which an echo may still come."""
+    lately_s: float = 0.0
+    """When that was audible."""
     effects: list[Effect] = attrs.field(factory=list)
 
     @property

@@ -71,6 +71,18 @@ class TurnOptions:
     """Words a partial needs before it interrupts."""
     min_speech_ms: int = 0
     """How long an utterance has to go on before it interrupts."""
+    backchannels: Literal["ignore", "interrupt"] = "ignore"
+    """What sounds of listening ("mm-hmm", "okay") do."""
+    echo_filter: bool = True
+    """Whether the assistant's own words, heard by the microphone, are nobody's."""
+    pausable: bool = False
+    """Whether the client can stand still and play on: it is told when the reply is paused and resumed."""
+    decide_within_ms: int = 1500
+    """How long a reply is paused at most before what the user does is taken for an interruption or not."""
+    resume_after_ms: int = 400
+    """How long after speech without words a paused reply goes on."""
+    max_lead_ms: int | None = None
+    """How far audio is sent ahead of what the listener hears; ``None``: as fast as it comes."""
     grace_ms: int = 0
     """How long after the first audio of a turn nothing said interrupts it."""
     merge_window_ms: int | None = None

@@ -1,13 +1,15 @@
 """The typed door to the chart: one event in, the effects it has out."""
 
 import math
-from typing import assert_never
+from typing import Final, TypeVar, assert_never
 
 import attrs
 
 from voice_fsm.errors import ClientFault, SessionFault
 from voice_fsm.fsm.actions import Closure
+from voice_fsm.fsm.barge_in import LAST_WORDS_MS
 from voice_fsm.fsm.chart import SessionChart
+from voice_fsm.fsm.echo import without_echo
 from voice_fsm.fsm.effects import (
     CloseSession,
     Configured,
@@ -55,6 +57,15 @@ from voice_fsm.fsm.events import (
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.options import SessionOptions
 
+ECHO_LATE_S: Final = 4.0
+"""How long after the assistant said a word the recogniser may come with it."""
+ECHO_EARLY_S: Final = 1.5
+"""How far our reckoning may be behind what the listener hears."""
+ECHO_TAIL_S: Final = 1.0
+"""How long after a turn an utterance that begins may still be its echo; later it is the user's own words."""
+
+TranscriptT = TypeVar("TranscriptT", Partial, Committed)
+
 
 @attrs.frozen(kw_only=True)
 class Limits:
@@ -82,7 +93,7 @@ class Session:
 
     @property
     def state(self) -> str:
-        """Where the chart is: ``unconfigured``, ``listening``, ``thinking``, ``speaking`` or ``closed``."""
+        """The id of the state in which the chart is."""
         return str(self._facts.state)
 
     @property
@@ -99,6 +110,17 @@ class Session:
     def deadline_s(self) -> float:
         """When to send the next `Tick`; infinity for never. Changes with every event."""
         return min((due_s for due_s, _ in self._deadlines()), default=math.inf)
+
+    @property
+    def voice_due_s(self) -> float:
+        """When more of the turn's audio may go to the client; infinity while it is held back."""
+        facts = self._facts
+        if facts.state == "hesitating":
+            return math.inf
+        lead_ms = facts.options.turn.max_lead_ms
+        if facts.turn is None or lead_ms is None:
+            return -math.inf
+        return facts.turn.clock.over_at_s() - lead_ms / 1000
 
     def receive(self, event: AnyEvent) -> tuple[Effect, ...]:
         """Take one event; give the effects to carry out, in order."""
@@ -148,8 +170,7 @@ class Session:
             case SpeechStarted():
                 self._speech_started(event)
             case SpeechStopped():
-                facts.user_is_active()
-                self._emit(SpeechEnded())
+                self._speech_stopped()
             case Interrupt():
                 if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
                     self._chart.send("interrupt", message=event)
@@ -209,33 +230,62 @@ class Session:
             return
         if facts.speech_since_s is None:
             self._hear_speech_since(event.at_s)
-        facts.utterance = event.text
-        facts.user_is_active()
-        self._emit(PartialHeard(event.text))
-        if facts.state == "speaking":
-            self._chart.send("barge_in", message=event)
+        facts.has_words = True
+        own = self._users_own(event)
+        facts.utterance = own.text
+        if own.text:
+            facts.user_is_active()
+            self._emit(PartialHeard(own.text))
+            self._chart.send("words", message=own)
 
     def _speech_started(self, event: SpeechStarted) -> None:
-        self._facts.user_is_active()
+        facts = self._facts
+        facts.user_is_active()
+        facts.silent_since_s = None
         self._emit(SpeechBegan())
-        self._hear_speech_since(event.at_s - event.speech_ms / 1000)
+        if not facts.has_words:
+            self._hear_speech_since(event.at_s - event.speech_ms / 1000)
+        self._chart.send("voice")
+
+    def _speech_stopped(self) -> None:
+        facts = self._facts
+        facts.user_is_active()
+        facts.silent_since_s = facts.now_s
+        self._emit(SpeechEnded())
 
     def _hear_speech_since(self, since_s: float) -> None:
-        facts = self._facts
-        if facts.speech_since_s is None or not facts.utterance:
-            facts.speech_since_s = since_s
-            self._emit(PrepareVoice(facts.options.tts))
+        self._facts.speech_since_s = since_s
+        self._emit(PrepareVoice(self._facts.options.tts))
 
     def _forget_speech(self) -> None:
-        self._facts.speech_since_s, self._facts.utterance = None, ""
+        facts = self._facts
+        facts.speech_since_s, facts.utterance, facts.has_words = None, "", False
 
     def _committed(self, event: Committed) -> None:
         facts = self._facts
-        facts.user_is_active()
-        self._emit(UtteranceCommitted(event.text, event.words))
-        if event.text.strip():
-            self._chart.send("utterance", message=event)
+        own = self._users_own(event)
+        self._emit(UtteranceCommitted(own.text, own.words if own.text == event.text else ()))
+        if own.text.strip():
+            facts.user_is_active()
+            self._chart.send("utterance", message=own)
+        else:
+            self._chart.send("nothing_said")
         self._forget_speech()
+
+    def _users_own(self, event: TranscriptT) -> TranscriptT:
+        """What the assistant did not say itself."""
+        facts = self._facts
+        if not facts.options.turn.echo_filter:
+            return event
+        now_s, turn = facts.now_s, facts.turn
+        since_s = now_s if facts.speech_since_s is None else facts.speech_since_s
+        said, short = "", False
+        if since_s - facts.lately_s <= ECHO_TAIL_S:
+            said = facts.lately_said
+        if turn is not None and turn.first_audio_sent_s is not None:
+            said += " " + turn.said_between(since_s - ECHO_LATE_S, now_s + ECHO_EARLY_S, now_s)
+            short = turn.rest_ms(now_s) > LAST_WORDS_MS
+        return attrs.evolve(event, text=without_echo(event.text, said, short=short))
 
     def _deadlines(self) -> list[tuple[float, str]]:
         """What time alone can bring about in this state, and when."""
@@ -250,8 +300,23 @@ class Session:
                 due.append((facts.current.started_s + limits.thinking_s, "thinking"))
             case "speaking" if facts.current.sent_s is not None:
                 due.append((facts.current.clock.over_at_s(), "playback"))
+            case "hesitating":
+                due += self._hesitation_deadlines()
             case "closed":
                 return []
+        return due
+
+    def _hesitation_deadlines(self) -> list[tuple[float, str]]:
+        """A listener whose client cannot stand still may have heard the end by then."""
+        facts, turn, options = self._facts, self._facts.current, self._facts.options.turn
+        since_s = facts.now_s if turn.hesitating_since_s is None else turn.hesitating_since_s
+        decide_s = since_s + options.decide_within_ms / 1000
+        if facts.silent_since_s is not None:
+            quiet_s = max(facts.silent_since_s, since_s) + options.resume_after_ms / 1000
+            decide_s = min(decide_s, quiet_s)
+        due = [(decide_s, "decision")]
+        if turn.sent_s is not None:
+            due.append((turn.clock.over_at_s(), "playback"))
         return due
 
     def _silence_deadlines(self) -> list[tuple[float, str]]:
@@ -279,6 +344,8 @@ class Session:
                     retryable=True,
                 )
                 self._chart.send("turn_failed", message=failed)
+            case "decision":
+                self._chart.send("decision_due", message=Tick(at_s=facts.now_s))
             case "silence":
                 self._chart.send("silence")
             case "idle":

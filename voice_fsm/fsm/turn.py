@@ -1,5 +1,6 @@
 """The ledger of one turn: what was asked, what was said of the answer, and when."""
 
+import math
 from typing import Final
 
 import attrs
@@ -8,7 +9,7 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import TurnTimed
 from voice_fsm.fsm.events import SpokenSpan
 from voice_fsm.fsm.history import Exchange, TurnCause
-from voice_fsm.fsm.playback import PlaybackClock, heard_text
+from voice_fsm.fsm.playback import PlaybackClock, heard_text, text_between
 
 MS_PER_CHAR: Final = 65.0
 """Unhurried English speech, about 15 characters a second."""
@@ -31,6 +32,7 @@ class Turn:
     first_text_s: float | None = None
     first_speech_s: float | None = None
     first_audio_sent_s: float | None = None
+    hesitating_since_s: float | None = None
     sent_s: float | None = None
     """When the last of the turn's output had gone to the client."""
 
@@ -45,6 +47,16 @@ class Turn:
 
     def heard_text(self, at_s: float) -> str:
         return heard_text(self.spans, self._audio_ms(), self.clock.heard_ms(at_s))
+
+    def rest_ms(self, at_s: float) -> float:
+        """How much of its audio is still to be heard; infinity while more is being made."""
+        return math.inf if self.sent_s is None else self.clock.sent_ms - self.clock.heard_ms(at_s)
+
+    def said_between(self, from_s: float, to_s: float, at_s: float) -> str:
+        """What was, or will be, audible between these times."""
+        heard_ms = self.clock.heard_ms(at_s)
+        from_ms, to_ms = (heard_ms + (edge_s - at_s) * 1000 for edge_s in (from_s, to_s))
+        return text_between(self.spans, self._audio_ms(), from_ms, to_ms)
 
     def completed(self) -> Exchange:
         return Exchange(self.user_text, self.reply_text)

@@ -1,11 +1,14 @@
 """The queue to the client. Its writer alone sends; whoever has something to say puts it here.
 
 A turn's output takes credits, so a slow client slows its turn down. Notices take none, so a barge-in is told
-however full the queue is. Interrupting a turn is one plain call, `flush`: what it queued is dropped, its
-credits come back, and from then on nothing of it is taken.
+however full the queue is. They go before audio that waits, and audio may be held back: while the reply is
+paused, or for as long as the client has enough of it. Interrupting a turn is one plain call, `flush`: what it
+queued is dropped, its credits come back, and from then on nothing of it is taken.
 """
 
+import math
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -16,7 +19,7 @@ from voice_fsm.fsm.effects import Notice
 from voice_fsm.tts.base import Alignment
 
 MAX_TURN_OUTPUT: Final = 8
-"""Pieces of a turn's output that may wait to be sent."""
+"""Pieces of a turn's text that may wait to be sent, and as many of its audio."""
 MAX_CHUNK_MS: Final = 500.0
 """Audio that came while the writer was busy goes out as one message, up to this."""
 MANY_NOTICES: Final = 64
@@ -57,7 +60,8 @@ class Answer:
     message: object
 
 
-TurnOutput = TextDelta | AudioChunk | SpeechTiming
+Voice = AudioChunk | SpeechTiming
+TurnOutput = TextDelta | Voice
 Item = Notice | Answer | TurnOutput
 
 
@@ -66,12 +70,18 @@ class SlowClient(Exception):  # noqa: N818  # names the peer's fault, as in ``tr
 
 
 class Outgoing:
-    """Bounded, ordered, and aware of turns. One task at a time may `take`."""
+    """Bounded, ordered, and aware of turns. One task at a time may `take`.
 
-    def __init__(self) -> None:
-        self._items: deque[Item] = deque()
+    ``voice_due_s`` tells when the next audio may go; infinity while none may. `wake` when it has come closer.
+    """
+
+    def __init__(self, voice_due_s: Callable[[], float] = lambda: -math.inf) -> None:
+        self._voice_due_s = voice_due_s
+        self._items: deque[Notice | Answer | TextDelta] = deque()
+        self._voice: deque[Voice] = deque()
         self._notices = 0
-        self._credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
+        self._text_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
+        self._voice_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
         self._admitted: int | None = None
         self._finished = False
         self._in_hand: Item | None = None
@@ -94,18 +104,24 @@ class Outgoing:
         if self._notices >= MAX_NOTICES:
             raise SlowClient
         self._notices += 1
-        self._append(notice)
+        self._items.append(notice)
+        self._writer.unpark()
 
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
+        credit = self._credits_of(output)
         try:
-            self._credits.acquire_nowait()
+            credit.acquire_nowait()
         except trio.WouldBlock:
-            await self._credits.acquire()
+            await credit.acquire()
         if output.turn_id != self._admitted or self._finished or self._joined(output):
-            self._credits.release()
+            credit.release()
         else:
-            self._append(output)
+            if isinstance(output, TextDelta):
+                self._items.append(output)
+            else:
+                self._voice.append(output)
+            self._writer.unpark()
 
     async def wait_for_room(self) -> None:
         """Wait while many notices wait; at once, and without a checkpoint, while few do."""
@@ -116,13 +132,18 @@ class Outgoing:
         """Drop what waits of this turn, and take no more of it."""
         if self._admitted == turn_id:
             self._admitted = None
-        kept = [
-            item for item in self._items if not (isinstance(item, TurnOutput) and item.turn_id == turn_id)
-        ]
-        for _ in range(len(self._items) - len(kept)):
-            self._credits.release()
-        self._items = deque(kept)
+        for output in [*self._items, *self._voice]:
+            if isinstance(output, TurnOutput) and output.turn_id == turn_id:
+                self._credits_of(output).release()
+        self._items = deque(
+            item for item in self._items if not (isinstance(item, TextDelta) and item.turn_id == turn_id)
+        )
+        self._voice = deque(voice for voice in self._voice if voice.turn_id != turn_id)
         self._tell_if_drained()
+
+    def wake(self) -> None:
+        """Look again whether audio that was held back may go."""
+        self._writer.unpark()
 
     def finish(self) -> None:
         """Take nothing more; once all is sent, `take` gives ``None``."""
@@ -133,13 +154,14 @@ class Outgoing:
     async def take(self) -> Item | None:
         """The next thing to send. Taking it says that the one before has been sent."""
         self._settle()
-        if self._items:
+        if self._items or self._voice:
             await trio.lowlevel.checkpoint()
-        while not self._items:  # what woke us may have been flushed before we ran
+        while (item := self._next()) is None:  # what woke us may have been flushed before we ran
             if self._finished:
                 return None
-            await self._writer.park()
-        self._in_hand = self._items.popleft()
+            with trio.CancelScope(deadline=self._voice_due_s() if self._voice else math.inf):
+                await self._writer.park()
+        self._in_hand = item
         if not isinstance(self._in_hand, TurnOutput):
             self._notices -= 1
             self._room.unpark_all()
@@ -147,30 +169,40 @@ class Outgoing:
 
     async def drained(self) -> None:
         """Wait until all output that was put has been sent or dropped."""
-        while self._credits.value < MAX_TURN_OUTPUT:
+        while not self._is_drained:
             await self._drained.park()
+
+    def _next(self) -> Item | None:
+        if self._items:
+            return self._items.popleft()
+        if self._voice and (self._finished or self._voice_due_s() <= trio.current_time()):
+            return self._voice.popleft()
+        return None
+
+    def _credits_of(self, output: TurnOutput) -> trio.Semaphore:
+        return self._text_credits if isinstance(output, TextDelta) else self._voice_credits
+
+    @property
+    def _is_drained(self) -> bool:
+        return self._text_credits.value == self._voice_credits.value == MAX_TURN_OUTPUT
 
     def _joined(self, output: TurnOutput) -> bool:
         """Add audio to audio that still waits: sessions per core are won by fewer, larger messages."""
-        last = self._items[-1] if self._items else None
+        last = self._voice[-1] if self._voice else None
         if not (isinstance(output, AudioChunk) and isinstance(last, AudioChunk)):
             return False
         data = last.data + output.data
         if output.output_format.duration_ms(len(data)) > MAX_CHUNK_MS:
             return False
-        self._items[-1] = AudioChunk(output.turn_id, output.output_format, data)
+        self._voice[-1] = AudioChunk(output.turn_id, output.output_format, data)
         return True
-
-    def _append(self, item: Item) -> None:
-        self._items.append(item)
-        self._writer.unpark()
 
     def _settle(self) -> None:
         if self._in_hand is not None and isinstance(self._in_hand, TurnOutput):
-            self._credits.release()
+            self._credits_of(self._in_hand).release()
             self._tell_if_drained()
         self._in_hand = None
 
     def _tell_if_drained(self) -> None:
-        if self._credits.value == MAX_TURN_OUTPUT:
+        if self._is_drained:
             self._drained.unpark_all()

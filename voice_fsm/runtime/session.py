@@ -23,6 +23,7 @@ from voice_fsm.fsm.effects import (
     EnsureStt,
     Notice,
     PrepareVoice,
+    ResumeTurn,
     StartTurn,
 )
 from voice_fsm.fsm.events import (
@@ -99,7 +100,7 @@ class VoiceSession:
         self._services = services
         self._door = door
         self._core = open_session(services.limits, services.recorder)
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(lambda: self._core.voice_due_s)
         self._hearing = Hearing(
             services.stt,
             connect_s=services.stt_connect_s,
@@ -252,6 +253,8 @@ class VoiceSession:
             case CancelTurn(turn_id):
                 self._turns[-1].scope.cancel(reason=f"turn {turn_id} is over")
                 self._outgoing.flush(turn_id)
+            case ResumeTurn():
+                self._outgoing.wake()
             case CloseSession(code):
                 self._close_code = code
                 self._outgoing.finish()

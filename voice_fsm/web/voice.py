@@ -264,6 +264,10 @@ class VoiceDoor:
                 return wire.AssistantAudioEnd(
                     turn_id=turn_id, output_format=output_format, chunk_count=self._chunks_sent
                 )
+            case fx.TurnPaused(turn_id, played_ms):
+                return wire.AssistantPaused(turn_id=turn_id, played_ms=played_ms)
+            case fx.TurnResumed(turn_id, played_ms):
+                return wire.AssistantResumed(turn_id=turn_id, played_ms=played_ms)
             case fx.TurnInterrupted(turn_id, reason, heard_text, heard_ms):
                 return wire.AssistantInterrupted(
                     turn_id=turn_id, reason=reason, heard_text=heard_text, heard_ms=heard_ms

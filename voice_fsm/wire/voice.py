@@ -126,6 +126,12 @@ class TurnPatch:
     barge_in: Literal["partial", "vad", "off"] | None = None
     min_words: int | None = attrs.field(default=None, validator=at_least(1))
     min_speech_ms: int | None = attrs.field(default=None, validator=at_least(0))
+    backchannels: Literal["ignore", "interrupt"] | None = None
+    echo_filter: bool | None = None
+    pausable: bool | None = None
+    decide_within_ms: int | None = attrs.field(default=None, validator=between(100, 10_000))
+    resume_after_ms: int | None = attrs.field(default=None, validator=between(0, 10_000))
+    max_lead_ms: int | None = attrs.field(default=None, validator=at_least(100))
     grace_ms: int | None = attrs.field(default=None, validator=at_least(0))
     merge_window_ms: int | None = attrs.field(default=None, validator=at_least(0))
     first_message: str | None = attrs.field(default=None, validator=spoken(FIXED_CHARS))
@@ -385,6 +391,24 @@ class AssistantAudioAlignment:
 
 
 @attrs.frozen(kw_only=True)
+class AssistantPaused:
+    """Stand still, and keep what is buffered: the user may be interrupting."""
+
+    type: ClassVar[str] = "assistant.paused"
+    turn_id: int
+    played_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class AssistantResumed:
+    """Play on where you stopped: the user was not interrupting."""
+
+    type: ClassVar[str] = "assistant.resumed"
+    turn_id: int
+    played_ms: float
+
+
+@attrs.frozen(kw_only=True)
 class AssistantInterrupted:
     """Drop what is buffered of the turn's audio."""
 
@@ -476,6 +500,8 @@ ServerMessage = (
     | AssistantAudioEnd
     | AssistantAudio
     | AssistantAudioAlignment
+    | AssistantPaused
+    | AssistantResumed
     | AssistantInterrupted
     | AssistantDone
     | TurnMetrics

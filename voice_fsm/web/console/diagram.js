@@ -10,6 +10,7 @@ const PLACES = {
   listening: [116, 164],
   thinking: [294, 164],
   speaking: [472, 164],
+  hesitating: [472, 310],
   closed: [294, 310],
 };
 
@@ -29,6 +30,12 @@ const ROUTES = {
   "thinking>thinking": { path: "M276 143C268 108 320 108 313 141" },
   "speaking>speaking": { path: "M530 154C566 144 566 188 532 176" },
   "unconfigured>closed": { path: "M58 36C-24 46 -24 310 229 311" },
+  "speaking>hesitating": { path: "M462 185V287" },
+  "hesitating>speaking": { path: "M482 289V187" },
+  "hesitating>listening": { path: "M420 299C330 236 200 236 148 187" },
+  "hesitating>thinking": { path: "M442 289C424 236 360 214 324 187" },
+  "hesitating>hesitating": { path: "M530 300C566 290 566 334 532 322" },
+  "hesitating>closed": { path: "M414 316H356" },
   "listening>closed": { path: "M134 185C150 236 194 274 246 283" },
   "thinking>closed": { path: "M294 185V283" },
   "speaking>closed": { path: "M454 185C438 236 394 274 342 283" },

@@ -1,0 +1,66 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_fsm.fsm.echo import without_echo
+from voice_fsm.fsm.words import keys
+
+SAID = "The weather in Paris is sunny today, with twenty two degrees and a light breeze."
+
+
+@pytest.mark.parametrize(
+    ("heard", "short", "own"),
+    [
+        ("The weather in Paris", False, ""),
+        ("weather in parish is sunny", False, ""),
+        ("in Paris is sun", False, ""),
+        ("weather Paris is sunny today", False, ""),
+        ("the weather uh in Paris is", False, ""),
+        ("the leather in Paris is", False, ""),
+        ("degreas and a light breeze", False, ""),
+        ("stop the weather in Paris is", False, "stop"),
+        ("in Paris is sunny today wait what about Rome", False, "wait what about Rome"),
+        ("is sunny today no I meant Rome", False, "no I meant Rome"),
+        ("what about London", True, "what about London"),
+        ("sunny", True, ""),
+        ("sunny", False, "sunny"),
+        ("light breeze", True, ""),
+        ("light breeze", False, "light breeze"),
+        ("breeze light", True, "breeze light"),
+        ("is it sunny in London", True, "is it sunny in London"),
+        ("", True, ""),
+        ("Yes — please", True, "Yes — please"),
+    ],
+)
+def test_the_echo_is_taken_away(heard: str, own: str, *, short: bool) -> None:
+    """Runs of the assistant's words are an echo, even misheard; the user's stay as they are."""
+    assert without_echo(heard, SAID, short=short) == own
+
+
+def test_nothing_said_has_no_echo() -> None:
+    """A silent assistant takes no word away."""
+    assert without_echo("three words here", "", short=True) == "three words here"
+
+
+def test_redacted_words_are_no_echo() -> None:
+    """In a redacted recording all words look the same; none of them is taken for another."""
+    assert without_echo("xxx xxxx xx", "xxx xxxx xx xxxxx", short=True) == "xxx xxxx xx"
+
+
+def test_of_a_long_transcript_the_newest_words_are_compared() -> None:
+    """The work is bounded; what came before stays."""
+    heard = "mine " * 40 + "the weather in Paris is sunny today"
+    assert without_echo(heard, SAID, short=False) == ("mine " * 40).strip()
+
+
+TEXT = st.lists(st.sampled_from([*SAID.split(), "no", "London", "—"]), max_size=12).map(" ".join)
+
+
+@given(TEXT, TEXT, st.booleans())
+def test_what_is_kept_was_heard(heard: str, said: str, short: bool) -> None:  # hypothesis
+    """Words are only taken away, and one that was not said at all is taken only as a misheard one."""
+    kept = without_echo(heard, said, short=short).split()
+    rest = iter(heard.split())
+    assert all(word in rest for word in kept)
+    if not set(keys(heard)) & set(keys(said)):
+        assert kept == heard.split()
