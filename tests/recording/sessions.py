@@ -1,9 +1,11 @@
 """One recorded session of each kind, played on Trio's clock with scripted upstreams.
 
-``python -m tests.recording.sessions`` records them anew into ``golden/``: when the machine is meant to give
-other effects, or an event has another field. What changed in the timelines is then for the reviewer to read.
+``python -m tests.recording.sessions`` records them anew into ``golden/``, and puts one's timeline into
+docs/operations.md: when the machine is meant to give other effects, or an event has another field. What changed
+in the timelines is then for the reviewer to read.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,9 @@ from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 
 GOLDEN: Final = Path(__file__).with_name("golden")
+PAGE: Final = Path(__file__).parents[2] / "docs/operations.md"
+EXAMPLE: Final = re.compile(r"(?<=interrupted by speech:\n\n```text\n).*?(?=```)", re.DOTALL)
+"""Where the page shows the timeline of `barge_in`."""
 API_KEY: Final = "sk-never-to-be-written"
 
 
@@ -211,13 +216,15 @@ def timeline_text(data: bytes) -> str:
 
 
 def main() -> None:
-    """Record all sessions anew, and their timelines."""
+    """Record all sessions anew, and their timelines, one of them into the page."""
     GOLDEN.mkdir(exist_ok=True)
     for name, script in SCRIPTS.items():
         tape = trio.run(partial(play, script), clock=trio.testing.MockClock(autojump_threshold=0))
         data = tape.data("plain")
         (GOLDEN / f"{name}.jsonl").write_bytes(data)
         (GOLDEN / f"{name}.txt").write_text(timeline_text(data), encoding="utf-8")
+    example = (GOLDEN / "barge_in.txt").read_text(encoding="utf-8")
+    PAGE.write_text(EXAMPLE.sub(lambda _: example, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

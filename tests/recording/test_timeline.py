@@ -2,22 +2,19 @@
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from tests.recording.sessions import GOLDEN, SCRIPTS
-from voice_fsm.fsm.effects import PartialHeard, UtteranceCommitted
-from voice_fsm.fsm.events import Partial
+from tests.recording.sessions import EXAMPLE, GOLDEN, PAGE, SCRIPTS
+from voice_fsm.fsm import events as ev
+from voice_fsm.fsm.effects import PartialHeard, SpeechBegan, UtteranceCommitted
 from voice_fsm.recording.lines import Lost, Step
 from voice_fsm.recording.reading import read_recording
 from voice_fsm.recording.timeline import Timeline, make_timeline
 from voice_fsm.recording.timeline_html import render_html
 from voice_fsm.recording.timeline_text import render_text
-
-ROOT = Path(__file__).parents[2]
 
 
 def timeline(name: str, *more: Step | Lost) -> Timeline:
@@ -27,8 +24,8 @@ def timeline(name: str, *more: Step | Lost) -> Timeline:
 
 def test_the_page_on_operations_shows_a_timeline_that_is_made() -> None:
     """Its example is the golden one."""
-    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    assert (GOLDEN / "barge_in.txt").read_text(encoding="utf-8") in page
+    (example,) = EXAMPLE.findall(PAGE.read_text(encoding="utf-8"))
+    assert example == (GOLDEN / "barge_in.txt").read_text(encoding="utf-8")
 
 
 def test_bars_tell_what_lasted_and_how_it_ended() -> None:
@@ -48,6 +45,20 @@ def test_bars_tell_what_lasted_and_how_it_ended() -> None:
         ("user", 2.0, 2.4, "committed"),
         ("thinking", 2.4, pytest.approx(2.62), "answered"),
         ("audio", pytest.approx(2.62), pytest.approx(2.82), "completed"),
+    ]
+
+
+def test_what_was_typed_and_what_the_voice_detector_hears_are_bars_too() -> None:
+    """A prompt takes no time; speech begins before its first words."""
+    more = [
+        Step(event=ev.SpeechStarted(at_s=40.0), effects=(SpeechBegan(),)),
+        Step(event=ev.Partial(at_s=41.0, text="oh"), effects=(PartialHeard("oh"),)),
+    ]
+    bars = [bar for bar in timeline("typed_prompt", *more).bars if bar.track == "user"]
+    assert [(bar.start_s, bar.end_s, bar.kind, bar.text) for bar in bars] == [
+        (0.0, 0.0, "typed", "How are you?"),
+        (0.7, 0.7, "typed", "Answer in one word."),
+        (40.0, 41.0, "unfinished", "oh"),
     ]
 
 
@@ -135,5 +146,5 @@ def test_a_session_of_no_length_is_drawn() -> None:
     assert "configured as golden" in page
 
 
-def _partial() -> Partial:
-    return Partial(at_s=40.0, text="x")
+def _partial() -> ev.Partial:
+    return ev.Partial(at_s=40.0, text="x")

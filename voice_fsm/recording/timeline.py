@@ -20,9 +20,9 @@ Track = Literal["state", "user", "thinking", "audio"]
 _QUIET_EVENTS: Final = (
     # Told by their effects.
     *(ev.Configure, ev.Update, ev.BadInput, ev.Abort, ev.SttOpened, ev.SttFailed, ev.Partial, ev.Committed),
-    *(ev.ReplyComplete, ev.FirstAudio, ev.TurnDone, ev.TurnFailed),
+    *(ev.SpeechStarted, ev.SpeechStopped, ev.ReplyComplete, ev.FirstAudio, ev.TurnDone, ev.TurnFailed),
     # Many, and each says little.
-    *(ev.Tick, ev.PlaybackProgress, ev.SpeechAligned),
+    *(ev.Tick, ev.PlaybackProgress, ev.SpeechAligned, ev.UserActive),
 )
 _QUIET_EFFECTS: Final = (fx.EnsureStt, fx.PrepareVoice, fx.StartTurn, fx.CancelTurn, fx.StateChanged)
 
@@ -100,6 +100,9 @@ class _Pen:
         self._open: dict[Track, tuple[float, str]] = {"state": (0.0, "unconfigured")}
         """Bars that have begun: when, and their text."""
         self._sent_ms = 0.0
+        """Of the turn's audio."""
+        self._reply = ""
+        """The turn's, once it is known."""
 
     def draw(self, step: Step) -> None:
         self.now_s = max(step.event.at_s - self._opened_s, self.now_s)
@@ -107,8 +110,11 @@ class _Pen:
             if isinstance(effect, fx.StateChanged):
                 self._state = effect.target
         self._tell(_event_words(step.event, self._sent_ms))
-        if isinstance(step.event, ev.AudioSent):
-            self._sent_ms += step.event.duration_ms
+        match step.event:
+            case ev.AudioSent():
+                self._sent_ms += step.event.duration_ms
+            case ev.TextPrompt():
+                self.bars.append(Bar("user", self.now_s, self.now_s, "typed", step.event.text))
         for effect in step.effects:
             self._tell(_effect_words(effect, self._sent_ms))
             self._draw(effect)
@@ -126,27 +132,30 @@ class _Pen:
         if told is not None:
             self.row(*told)
 
-    def _draw(self, effect: fx.Effect) -> None:
+    def _draw(self, effect: fx.Effect) -> None:  # noqa: C901  # a flat table
         match effect:
             case fx.Configured(session_id):
                 self.session_id = session_id
             case fx.StateChanged():
                 self._end("state", effect.source)
                 self._begin("state", effect.target)
+            case fx.SpeechBegan():
+                self._caption("user", "")
             case fx.PartialHeard(text):
-                start_s, _ = self._open.get("user", (self.now_s, ""))
-                self._open["user"] = (start_s, text)
+                self._caption("user", text)
             case fx.UtteranceCommitted(text):
-                self._open["user"] = (self._open.get("user", (self.now_s, ""))[0], text)
+                self._caption("user", text)
                 self._end("user", "committed")
             case fx.TurnStarted(turn_id, text):
-                self._sent_ms = 0.0
+                self._sent_ms, self._reply = 0.0, ""
                 self._begin("thinking", f"turn {turn_id}: {text}")
             case fx.AudioStarted(turn_id):
                 self._end("thinking", "answered")
-                self._begin("audio", f"turn {turn_id}")
-            case fx.ReplyTold(_, text) if "audio" in self._open:
-                self._open["audio"] = (self._open["audio"][0], text)
+                self._begin("audio", self._reply or f"turn {turn_id}")
+            case fx.ReplyTold(turn_id, text):
+                self._reply = f"turn {turn_id}: {text}"
+                if "audio" in self._open:
+                    self._caption("audio", self._reply)
             case fx.TurnEnded(_, outcome):
                 self._end("thinking", outcome)
                 self._end("audio", outcome)
@@ -155,6 +164,11 @@ class _Pen:
 
     def _begin(self, track: Track, text: str) -> None:
         self._open[track] = (self.now_s, text)
+
+    def _caption(self, track: Track, text: str) -> None:
+        """Give a bar that may have begun already the text that it has as far as one knows."""
+        start_s, before = self._open.get(track, (self.now_s, ""))
+        self._open[track] = (start_s, text or before)
 
     def _end(self, track: Track, kind: str) -> None:
         if track in self._open:
@@ -193,8 +207,13 @@ def _effect_words(effect: fx.Effect, sent_ms: float) -> tuple[Lane, str] | None:
             return "user", f"... {text}"
         case fx.UtteranceCommitted(text):
             return "user", _quoted(text)
-        case fx.TurnStarted(turn_id, text):
-            return "assistant", f"turn {turn_id} begins, to answer {_quoted(text)}"
+        case fx.SpeechBegan():
+            return "user", "begins to speak"
+        case fx.SpeechEnded():
+            return "user", "falls silent"
+        case fx.TurnStarted(turn_id, text, cause):
+            why = f"to answer {_quoted(text)}" if text else f"by itself ({cause})"
+            return "assistant", f"turn {turn_id} begins, {why}"
         case fx.ReplyTold(turn_id, text):
             return "assistant", f"turn {turn_id}: {_quoted(text)}"
         case fx.AudioStarted(turn_id, output_format):

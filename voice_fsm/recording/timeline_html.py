@@ -7,7 +7,7 @@ from typing import Final
 
 from voice_fsm.recording.timeline import Bar, Row, Timeline, Track
 
-_LABEL_PX: Final = 110
+_LABEL_PX: Final = 135
 _TRACK_PX: Final = 44
 _BAR_PX: Final = 30
 _AXIS_PX: Final = 28
@@ -15,13 +15,15 @@ _WIDTH_PX: Final = 1180
 """Of the axis; longer sessions get more, and the page scrolls."""
 _PX_PER_S: Final = 60.0
 _MAX_WIDTH_PX: Final = 60_000
+_NARROWEST_PX: Final = 6
+"""So one sees a bar of no length."""
 _TICK_PX: Final = 80
 """Room that the label of a second needs."""
 _TICKS_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 _TRACKS: Final[dict[Track, str]] = {
     "state": "State",
-    "user": "User speaks",
+    "user": "User",
     "thinking": "Thinking",
     "audio": "Assistant audio",
 }
@@ -46,6 +48,7 @@ svg .grid { stroke: #e6e9ee; }
 .user .bar { fill: #cfe8d5; }
 .thinking .bar { fill: #ffe4a8; }
 .audio .bar { fill: #c6dcfa; }
+.user .bar.typed { fill: #3f7d52; }
 .user .bar.unfinished, .thinking .bar.unfinished, .audio .bar.unfinished { fill-opacity: .5; }
 .audio .bar.interrupted, .thinking .bar.interrupted, .thinking .bar.cancelled {
   stroke: #b3261e; stroke-width: 2; }
@@ -117,7 +120,7 @@ def _track(track: Track, label: str, bars: list[Bar], index: int, scale: float) 
     yield _label(label, index)
     yield f'<g class="{track}">'
     for bar in bars:
-        x, width = _LABEL_PX + bar.start_s * scale, max((bar.end_s - bar.start_s) * scale, 2)
+        x, width = _LABEL_PX + bar.start_s * scale, max((bar.end_s - bar.start_s) * scale, _NARROWEST_PX)
         place = f'x="{x:.1f}" y="{top}" width="{width:.1f}" height="{_BAR_PX}"'
         tip = f"{bar.start_s:.3f} to {bar.end_s:.3f} s, {bar.kind}: {bar.text}"
         yield (
