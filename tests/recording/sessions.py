@@ -1,8 +1,8 @@
 """One recorded session of each kind, played on Trio's clock with scripted upstreams.
 
 ``python -m tests.recording.sessions`` records them anew into ``golden/``, and puts one's timeline into
-docs/operations.md: when the machine is meant to give other effects, or an event has another field. What changed
-in the timelines is then for the reviewer to read.
+docs/operations.md: when the machine is meant to give other effects, or an event has another field. What
+changed in the timelines is then for the reviewer to read.
 """
 
 import re
