@@ -289,6 +289,7 @@ async def test_what_is_in_force_is_told(scripted: ScriptedEngine) -> None:
             "min_speech_duration_ms": 250,
             "min_silence_duration_ms": 400,
             "include_timestamps": False,
+            "timestamps": "estimated",
         }
 
 

@@ -27,6 +27,7 @@ from voice_fsm.config.settings import (
     Settings,
     Speech,
     Synthesis,
+    Uploads,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Settings",
     "Speech",
     "Synthesis",
+    "Uploads",
     "load_settings",
     "retirement_warnings",
     "spelling_warnings",

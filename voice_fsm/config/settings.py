@@ -205,6 +205,24 @@ class Cache:
 
 
 @attrs.frozen(kw_only=True)
+class Uploads:
+    """Recordings that are transcribed outside of conversations."""
+
+    max_bytes: int = setting(
+        "MAX_UPLOAD_BYTES", 26_214_400, "Size of a recording's file, in bytes.", rule=at_least(1024)
+    )
+    max_recording_s: float = setting(
+        "MAX_RECORDING_S", 600.0, "Length of a recording, in seconds.", rule=POSITIVE
+    )
+    concurrency: int = setting(
+        "TRANSCRIPTION_CONCURRENCY",
+        4,
+        "Recordings that are transcribed at a time; the next is refused.",
+        rule=at_least(1),
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Conversation:
     """How the assistant takes and keeps its turn."""
 
@@ -630,6 +648,7 @@ class Settings:
     speech: Speech = Speech()
     synthesis: Synthesis = Synthesis()
     cache: Cache = Cache()
+    uploads: Uploads = Uploads()
     conversation: Conversation = Conversation()
     vad: VAD = VAD()
     elevenlabs: ElevenLabs = ElevenLabs()

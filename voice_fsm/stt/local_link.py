@@ -74,6 +74,7 @@ class LocalSttLink:
             "min_speech_duration_ms": round(self._rules.min_speech_s * 1000),
             "min_silence_duration_ms": round(self._rules.pause_s * 1000),
             "include_timestamps": self._rules.timestamps,
+            "timestamps": "estimated",
         }
 
     @property

@@ -16,6 +16,8 @@ from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.services import open_services, open_speech_service
+from voice_fsm.runtime.session import Services
+from voice_fsm.speech.service import SpeechService
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
 from voice_fsm.upstream.http import open_client
 from voice_fsm.web.auth import Gate, TokenMint
@@ -25,7 +27,12 @@ from voice_fsm.web.convai.endpoint import ConvaiEndpoint
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
 from voice_fsm.web.seats import Seats
+from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
+from voice_fsm.web.speech.routes import speech_routes
+from voice_fsm.web.speech.scribe import ScribeEndpoint
 from voice_fsm.web.speech.socket import SpeechSocketConfig, SpeechSocketEndpoint
+from voice_fsm.web.speech.stream_input import StreamInputEndpoint
+from voice_fsm.web.speech.transcripts import TranscriptLimits, Transcripts
 from voice_fsm.web.speech_engine import SpeechEngineEndpoint, SpeechEnginePolicy
 from voice_fsm.web.tokens import token_routes
 from voice_fsm.web.voice import DoorPolicy, VoiceEndpoint
@@ -65,6 +72,10 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             app.state.speech_engine = SpeechEngineEndpoint(
                 services.chat, _speech_engine_policy(settings), seats, draining
             )
+            api = make_speech_api(settings, services, speech, gate)
+            app.state.speech_api = api
+            sockets = (api, seats, make_socket_policy(settings), draining)
+            app.state.scribe, app.state.stream_input = ScribeEndpoint(*sockets), StreamInputEndpoint(*sockets)
             async with open_client() as client:
                 app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
                 yield
@@ -110,6 +121,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             *token_routes(gate),
             WebSocketRoute("/v1/speech-engine/ws", speech_engine),
             Route("/api/token", conversation_token),
+            *speech_routes(),
             *console_routes(describe_machine(SessionChart)),
         ],
         lifespan=lifespan,
@@ -124,6 +136,32 @@ def make_gate(access: Access) -> Gate:
 def make_agent_access(access: Access, gate: Gate) -> AgentAccess:
     """Who may talk to which agent."""
     return AgentAccess(gate, TokenMint(access.token_secret or token_hex(), SIGNED_URL_S))
+
+
+def make_speech_api(settings: Settings, services: Services, speech: SpeechService, gate: Gate) -> SpeechApi:
+    """What the endpoints of speech share, by the settings."""
+    uploads = settings.uploads
+    limits = TranscriptLimits(
+        max_upload_bytes=uploads.max_bytes,
+        max_recording_s=uploads.max_recording_s,
+        concurrency=uploads.concurrency,
+    )
+    return SpeechApi(
+        gate=gate,
+        stt=services.stt,
+        tts=services.tts,
+        speech=speech,
+        transcripts=Transcripts(services.stt, limits),
+    )
+
+
+def make_socket_policy(settings: Settings) -> SocketPolicy:
+    """What clients may do at the sockets of speech, by the settings."""
+    return SocketPolicy(
+        allowed_origins=frozenset(settings.server.allowed_origins),
+        max_session_s=settings.limits.max_session_s,
+        connect_s=settings.deadlines.stt_connect_s,
+    )
 
 
 def _policy(settings: Settings) -> DoorPolicy:

@@ -18,6 +18,8 @@ _PROVIDER_STATUS: Final = {
 }
 """Any other failure of an upstream is 502: its credentials and quota are ours, not the client's."""
 _UNPROCESSABLE: Final = 422
+_VOICE_FIELD: Final = "tts.voice_id"
+"""Where a provider says that it has no such voice."""
 
 
 class RequestError(VoiceError):
@@ -44,13 +46,17 @@ def status_of(error: VoiceError) -> int:
             return error.status
         case AccessDenied():
             return 401
-        case ClientError(fault=ClientFault.INVALID_FIELD):
-            return _UNPROCESSABLE
         case ClientError():
-            return 400
+            return _client_status(error)
         case ProviderError():
             return _PROVIDER_STATUS.get(error.fault, 502)
     return 500
+
+
+def _client_status(error: ClientError) -> int:
+    if error.field == _VOICE_FIELD:
+        return 404
+    return _UNPROCESSABLE if error.fault == ClientFault.INVALID_FIELD else 400
 
 
 def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
@@ -61,9 +67,19 @@ def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
         path = (error.field or "body").split(".")
         detail = [{"loc": path, "msg": error.message, "type": error.code}]
     else:
-        code = "invalid_api_key" if isinstance(error, AccessDenied) else error.code
-        detail = {"status": code, "message": error.message}
+        detail = {"status": _elevenlabs_status(error), "message": error.message}
     return JSONResponse({"detail": detail}, status, headers=_headers(error))
+
+
+def _elevenlabs_status(error: VoiceError) -> str:
+    match error:
+        case AccessDenied():
+            return "invalid_api_key"
+        case ClientError(field="tts.voice_id"):
+            return "voice_not_found"
+        case ClientError(fault=ClientFault.TEXT_TOO_LONG):
+            return "max_character_limit_exceeded"
+    return error.code
 
 
 def openai_refusal(error: VoiceError) -> JSONResponse:

@@ -1,0 +1,116 @@
+"""Audio as HTTP answers: in one piece with its length and in ranges, or as it is made."""
+
+import re
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Self
+
+import trio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import VoiceError
+from voice_fsm.runtime.groups import first_error
+from voice_fsm.web.speech.api import Refuse
+
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_UNKNOWN_BYTES: Final = 0xFFFFFFFF
+WAV_HEADER_BYTES: Final = 44
+
+
+def wav_header(audio_format: AudioFormat, pcm_bytes: int | None) -> bytes:
+    """The header of 16-bit mono PCM; ``None`` for a length that is not known yet, as streams have it."""
+    size = _UNKNOWN_BYTES if pcm_bytes is None else pcm_bytes
+    rate, block = audio_format.sample_rate_hz, audio_format.bytes_per_sample
+    whole = min(size + WAV_HEADER_BYTES - 8, _UNKNOWN_BYTES)
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * block, block, 8 * block)
+    return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
+
+
+def whole_audio(
+    audio: bytes, content_type: str, range_header: str | None, headers: Mapping[str, str]
+) -> Response:
+    """All of some audio, or the range that a player asks for (RFC 9110, 14)."""
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    asked = _RANGE.fullmatch(range_header.strip()) if range_header else None
+    if asked is None or asked.groups() == ("", ""):
+        return Response(audio, media_type=content_type, headers=headers)
+    first, last = _borders(asked[1], asked[2], len(audio))
+    if first > last:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(audio)}"})
+    headers["Content-Range"] = f"bytes {first}-{last}/{len(audio)}"
+    return Response(audio[first : last + 1], 206, media_type=content_type, headers=headers)
+
+
+def _borders(first: str, last: str, size: int) -> tuple[int, int]:
+    if not first:
+        return max(0, size - int(last)), size - 1
+    return int(first), min(int(last), size - 1) if last else size - 1
+
+
+class Prefixed:
+    """Pieces, with something before the first."""
+
+    def __init__(self, prefix: bytes, pieces: AsyncIterator[bytes]) -> None:
+        self._prefix = prefix
+        self._pieces = pieces
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        prefix, self._prefix = self._prefix, b""
+        return prefix + await anext(self._pieces)
+
+
+Opened = tuple[Mapping[str, str], AsyncIterator[bytes]]
+"""The headers, and the body's pieces."""
+
+
+class StreamedAnswer(Response):
+    """An answer that begins with the first audio and ends with the last; the client's leaving ends it too.
+
+    What goes wrong before the first piece is refused with its status. After it, the connection is broken off,
+    so that nobody takes half of a text for the whole.
+    """
+
+    def __init__(
+        self, source: AbstractAsyncContextManager[Opened], content_type: str, refuse: Refuse
+    ) -> None:
+        super().__init__(media_type=content_type)
+        self._source = source
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it."""
+        started = False
+
+        async def stream(everything: trio.CancelScope) -> None:
+            nonlocal started
+            async with self._source as (headers, pieces):
+                self.headers.update(headers)
+                raw = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+                async for piece in pieces:
+                    if not started:
+                        await send({"type": "http.response.start", "status": 200, "headers": raw})
+                        started = True
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            everything.cancel(reason="all has been sent")
+
+        try:
+            await _until_left(receive, stream)
+        except* VoiceError as group:
+            if started:
+                raise
+            await self._refuse(first_error(group))(scope, receive, send)
+
+
+async def _until_left(receive: Receive, work: Callable[[trio.CancelScope], Awaitable[None]]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work, nursery.cancel_scope)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        nursery.cancel_scope.cancel(reason="the client has left")
