@@ -14,7 +14,7 @@ RANKS: Final = (
     {"audio", "config"},
     {"observe"},
     {"fsm", "wire"},
-    {"recording", "upstream"},
+    {"metrics", "recording", "upstream"},
     {"stt", "chat", "tts", "vad"},
     {"speech"},
     {"runtime"},

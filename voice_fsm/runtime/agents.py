@@ -206,7 +206,7 @@ async def open_agents(settings: config.Settings, services: Services) -> AsyncIte
             served = (
                 services
                 if own is settings
-                else attrs.evolve(services, chat=await open_chat(own, stack, client))
+                else attrs.evolve(services, chat=await open_chat(own, stack, client, services.metrics))
             )
             hosted[agent.id] = HostedAgent(agent, served)
         yield Agents(hosted)

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,6 +12,7 @@ import trio
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.events import AnyEvent, Committed, Partial, SttFailed, SttOpened, Word
 from voice_fsm.fsm.options import SttOptions
+from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.runtime.microphone import Microphone
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider
@@ -35,11 +37,13 @@ class Hearing:
         connect_s: float,
         give_up_s: float,
         step: Callable[[AnyEvent], None],
+        metrics: Metrics,
     ) -> None:
         self._provider = provider
         self._connect_s = connect_s
         self._give_up_s = give_up_s
         self._step = step
+        self._metrics = metrics
         self._options: SttOptions | None = None
         self._wanted = trio.Event()
         self._scope = trio.CancelScope()
@@ -51,7 +55,9 @@ class Hearing:
         if options == self._options:
             return
         self._options = options
-        self.microphone = Microphone(options.audio_format)
+        self.microphone = Microphone(
+            options.audio_format, tell_lost=partial(self._metrics.dropped, "recogniser_away")
+        )
         self._scope.cancel()
         self._wanted.set()
 
@@ -82,6 +88,8 @@ class Hearing:
         while True:
             began_s = trio.current_time()
             error, lasted_s = await self._use_link(options, microphone)
+            if isinstance(error, ProviderError):
+                self._metrics.upstream_failed(error)
             if lasted_s > STEADY_S:
                 attempt, away_s = 0, 0.0
             else:

@@ -5,6 +5,7 @@ nothing said is lost, and nothing committed is said twice. All of it is bounded;
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -37,8 +38,12 @@ class Heard:
 class Microphone:
     """A buffer between the client's reader and the link's sender; one task at a time may `take`."""
 
-    def __init__(self, audio_format: AudioFormat) -> None:
+    def __init__(
+        self, audio_format: AudioFormat, *, tell_lost: Callable[[float], None] = lambda _: None
+    ) -> None:
+        """``tell_lost`` is told how much audio had to be dropped, in seconds, each time."""
         self._format = audio_format
+        self._tell_lost = tell_lost
         self._max_bytes = audio_format.size_bytes(KEEP_S * 1000)
         self._unsent: deque[bytes | Commit] = deque()
         self._uncommitted: deque[bytes | Commit] = deque()
@@ -113,6 +118,7 @@ class Microphone:
                 if not self.dropped_bytes:
                     log.warning("microphone_audio_dropped", reason="recogniser away")
                 self.dropped_bytes += dropped
+                self._tell_lost(self._format.duration_ms(dropped) / 1000)
 
     def _drop(self, items: "deque[bytes | Commit]") -> int:
         item = items.popleft()

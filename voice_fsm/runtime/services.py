@@ -3,6 +3,7 @@
 A new provider is registered here: one line in the function of its kind.
 """
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,8 +20,10 @@ from voice_fsm.chat.demo import DemoChat
 from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
 from voice_fsm.chat.screening import ScreenedChat, load_screen
 from voice_fsm.chat.speech_engine import SpeechEngineConfig, open_speech_engine_chat
+from voice_fsm.errors import Upstream
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.fsm.session import Limits
+from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.runtime.recorder import Recorder, open_recorder
 from voice_fsm.runtime.recorder_files import RecorderConfig
@@ -36,6 +39,7 @@ from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
+from voice_fsm.upstream.breaker import Breaker
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
 from voice_fsm.vad.hysteresis import VadRules
@@ -56,17 +60,22 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
     """
     chosen, conversation = settings.providers, settings.conversation
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(open_client())
-        stt: SttProvider = GuardedStt(await _open_stt(chosen.stt, settings, stack))
+        client, metrics = await stack.enter_async_context(open_client()), _make_metrics(settings)
+        # What fails is counted where it is known, with the links that broke later.
+        stt_breaker = Breaker(Upstream.STT)
+        metrics.watch_breaker(Upstream.STT, lambda: stt_breaker.is_open)
+        stt: SttProvider = GuardedStt(await _open_stt(chosen.stt, settings, stack), stt_breaker)
         if chosen.stt_fallback is not None:
             second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
             stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
-        tts: TtsProvider = GuardedTts(await _open_tts(chosen.tts, settings, stack, client))
+        tts: TtsProvider = GuardedTts(
+            await _open_tts(chosen.tts, settings, stack, client), _watched_breaker(Upstream.TTS, metrics)
+        )
         if chosen.tts_fallback is not None:
             tts = FallbackTts(tts, await _open_tts(chosen.tts_fallback, settings, stack, client))
         yield Services(
             stt=stt,
-            chat=await open_chat(settings, stack, client),
+            chat=await open_chat(settings, stack, client, metrics),
             tts=tts,
             defaults=default_options(settings),
             limits=limits(settings),
@@ -84,12 +93,23 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
                 else None
             ),
             recorder=await _open_recorder(settings, stack),
+            metrics=metrics,
             draining=draining,
         )
 
 
+def _make_metrics(settings: config.Settings) -> Metrics:
+    return Metrics(worker=str(os.getpid()) if settings.server.workers > 1 else "")
+
+
+def _watched_breaker(upstream: Upstream, metrics: Metrics) -> Breaker:
+    breaker = Breaker(upstream, tell=metrics.upstream_failed)
+    metrics.watch_breaker(upstream, lambda: breaker.is_open)
+    return breaker
+
+
 def open_speech_service(
-    settings: config.Settings, tts: TtsProvider
+    settings: config.Settings, tts: TtsProvider, metrics: Metrics | None = None
 ) -> AbstractAsyncContextManager[SpeechService]:
     """Run the service that speaks texts outside of conversations with this voice."""
     chosen = settings.synthesis
@@ -102,6 +122,7 @@ def open_speech_service(
             max_waiting=8 * chosen.concurrency,
         ),
         _make_cache(settings.cache),
+        metrics,
     )
 
 
@@ -243,10 +264,10 @@ def _tts_deadlines(settings: config.Settings) -> Deadlines:
 
 
 async def open_chat(
-    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient
+    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient, metrics: Metrics
 ) -> ChatProvider:
     """Open the chat provider that the settings choose, behind its breaker and the operator's screen."""
-    chat = GuardedChat(await _open_chat(settings, stack, client))
+    chat = GuardedChat(await _open_chat(settings, stack, client), _watched_breaker(Upstream.CHAT, metrics))
     name = settings.conversation.screen
     return chat if name is None else ScreenedChat(chat, load_screen(name, "SCREEN_HOOK"))
 

@@ -40,6 +40,7 @@ from voice_fsm.fsm.events import (
 )
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.session import Limits
+from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
@@ -76,6 +77,7 @@ class Services:
     slow_reply: SlowReply | None = None
     recorder: Recorder | None = None
     """Notes what each session's core was told and asked for."""
+    metrics: Metrics = attrs.field(factory=Metrics)
     draining: trio.Event = attrs.field(factory=trio.Event)
     """Set when the server is about to stop."""
 
@@ -106,6 +108,7 @@ class VoiceSession:
             connect_s=services.stt_connect_s,
             give_up_s=services.stt_give_up_s,
             step=self._take_transcript,
+            metrics=services.metrics,
         )
         self._activity = VoiceActivity(
             services.vad_judges, services.vad_rules, step=self.step, end_utterance=self._end_utterance
@@ -130,16 +133,20 @@ class VoiceSession:
 
     async def run(self) -> None:
         """Serve the client until it leaves or the session ends; nothing is left running."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._guarded, self._write)
-                self._nursery.start_soon(self._guarded, self._hearing.run)
-                self._nursery.start_soon(self._guarded, self._activity.run)
-                self._nursery.start_soon(self._keep_time)
-                self._nursery.start_soon(self._await_drain)
-                await self._guarded(self._listen)
-        finally:
-            self._services.chat.forget(self._core.session_id)
+        with self._services.metrics.session():
+            try:
+                await self._run_tasks()
+            finally:
+                self._services.chat.forget(self._core.session_id)
+
+    async def _run_tasks(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._guarded, self._write)
+            self._nursery.start_soon(self._guarded, self._hearing.run)
+            self._nursery.start_soon(self._guarded, self._activity.run)
+            self._nursery.start_soon(self._keep_time)
+            self._nursery.start_soon(self._await_drain)
+            await self._guarded(self._listen)
 
     # --- what the door brings -----------------------------------------------------------------------
 
@@ -232,6 +239,8 @@ class VoiceSession:
         """Tell a client once each time that it begins to run too far ahead."""
         was_too_fast = self._too_fast
         self._too_fast = not self._lead.admits(duration_s, trio.current_time())
+        if self._too_fast:
+            self._services.metrics.dropped("too_fast", duration_s)
         if self._too_fast and not was_too_fast:
             raise ClientError(
                 ClientFault.AUDIO_TOO_FAST,
@@ -242,6 +251,7 @@ class VoiceSession:
     # --- effects ------------------------------------------------------------------------------------
 
     def _perform(self, effect: Effect) -> None:
+        self._services.metrics.note(effect)
         match effect:
             case EnsureStt(options):
                 self._hearing.ensure(for_recogniser(options))

@@ -30,6 +30,11 @@ class SpeechCache:
         self._disk = disk
         self._threads = trio.CapacityLimiter(_DISK_THREADS)
 
+    @property
+    def memory_bytes(self) -> int:
+        """What is taken of memory now."""
+        return int(self._memory.currsize)
+
     async def find(self, key: str) -> tuple[Origin, tuple[Speech, ...]] | None:
         """The synthesis under a key, and where it was; ``None`` if it is not there."""
         items = self._memory.get(key)

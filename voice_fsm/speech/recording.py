@@ -25,7 +25,7 @@ class Recording:
         self._listeners = 0
         self._error: Exception | None = None
         self._ended = False
-        self._audible = False
+        self.audio_bytes = 0
         self._news = trio.lowlevel.ParkingLot()
 
     @property
@@ -36,7 +36,8 @@ class Recording:
     def add(self, item: Speech) -> None:
         """Append the next item."""
         self.items.append(item)
-        self._audible = self._audible or isinstance(item, SpeechAudio)
+        if isinstance(item, SpeechAudio):
+            self.audio_bytes += len(item.data)
         self._news.unpark_all()
 
     def finish(self) -> None:
@@ -67,9 +68,9 @@ class Recording:
         Raises:
             VoiceError: it failed before.
         """
-        while not self._audible and not self._ended:
+        while not self.audio_bytes and not self._ended:
             await self._news.park()
-        if not self._audible:
+        if not self.audio_bytes:
             self._raise_error()
 
     async def wait_beyond(self, position: int) -> bool:

@@ -19,10 +19,11 @@ import trio
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.options import TtsOptions
+from voice_fsm.metrics import Metrics, SynthesisOutcome
 from voice_fsm.speech.cache import SpeechCache
 from voice_fsm.speech.pieces import Pieces, split
 from voice_fsm.speech.recording import AudioOnly, Listening, Recording
-from voice_fsm.tts.base import SpeechAudio, StandIn, TtsProvider
+from voice_fsm.tts.base import StandIn, TtsProvider
 from voice_fsm.upstream.websocket import background_nursery
 
 log = structlog.get_logger()
@@ -78,22 +79,32 @@ class Synthesis:
 
 @asynccontextmanager
 async def open_speech(
-    tts: TtsProvider, config: SpeechConfig, cache: SpeechCache | None = None
+    tts: TtsProvider,
+    config: SpeechConfig,
+    cache: SpeechCache | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator["SpeechService"]:
     """Run the service; leaving ends all of its syntheses. Without ``cache`` nothing is kept."""
     async with background_nursery() as nursery:
-        yield SpeechService(tts, config, cache or SpeechCache(0), nursery)
+        yield SpeechService(tts, config, cache or SpeechCache(0), metrics or Metrics(), nursery)
 
 
 class SpeechService:
     """Shared by all who want a text spoken."""
 
     def __init__(
-        self, tts: TtsProvider, config: SpeechConfig, cache: SpeechCache, nursery: trio.Nursery
+        self,
+        tts: TtsProvider,
+        config: SpeechConfig,
+        cache: SpeechCache,
+        metrics: Metrics,
+        nursery: trio.Nursery,
     ) -> None:
         self._tts = tts
         self._config = config
         self._cache = cache
+        self._metrics = metrics
+        metrics.watch_cache(lambda: cache.memory_bytes)
         self._nursery = nursery
         self._slots = trio.CapacityLimiter(config.concurrency)
         self._recordings: dict[str, Recording] = {}
@@ -133,6 +144,7 @@ class SpeechService:
         recording, shared = self._join(request)
         with recording.heard():
             await recording.wait_audible()
+            self._metrics.speech_requested("joined" if shared else recording.origin)
             yield Synthesis(recording, shared=shared)
 
     def _join(self, request: SpeechRequest) -> tuple[Recording, bool]:
@@ -173,9 +185,21 @@ class SpeechService:
         for item in items:
             recording.add(item)
         recording.finish()
+        self._metrics.cache_gave(recording.audio_bytes)
         return True
 
     async def _synthesize(self, recording: Recording, request: SpeechRequest) -> None:
+        outcome: SynthesisOutcome = "abandoned"
+        try:
+            await self._speak(recording, request)
+            outcome = "completed"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            self._metrics.synthesis_ended(outcome, recording.audio_bytes)
+
+    async def _speak(self, recording: Recording, request: SpeechRequest) -> None:
         pieces = await split(request.text)
         if not pieces:
             raise _empty()
@@ -186,7 +210,7 @@ class SpeechService:
         async with self._slots, self._tts.speak(Pieces(pieces), request.options) as speech:
             async for item in speech:
                 recording.add(item)
-        if not any(isinstance(item, SpeechAudio) for item in recording.items):
+        if not recording.audio_bytes:
             raise _provider_error(ProviderFault.BAD_RESPONSE, "The voice gave no audio for this text.")
         recording.finish()
 

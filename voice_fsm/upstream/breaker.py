@@ -4,7 +4,7 @@ Only faults that tell of the upstream's health count. A refused request or a wro
 next caller's chances, and a cancelled call nothing at all.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -33,12 +33,20 @@ _ILL: Final = frozenset(
 
 
 class Breaker:
-    """Shared by all calls to one upstream of the process."""
+    """Shared by all calls to one upstream of the process; ``tell`` is told of each that fails."""
 
-    def __init__(self, upstream: Upstream, *, failures: int = FAILURES, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        failures: int = FAILURES,
+        pause_s: float = PAUSE_S,
+        tell: Callable[[ProviderError], None] = lambda _: None,
+    ) -> None:
         self._upstream = upstream
         self._max_failures = failures
         self._pause_s = pause_s
+        self._tell = tell
         self._failures = 0
         self._last_fault = ProviderFault.OVERLOADED
         self._closed_until_s = float("-inf")
@@ -65,17 +73,18 @@ class Breaker:
 
     def healthy(self) -> None:
         """The upstream has answered as it should; a call that lasts may say so before it ends."""
-        if self._open:
+        if self.is_open:
             log.info("upstream_recovered", upstream=self._upstream)
         self._failures = 0
 
     @property
-    def _open(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether the upstream is left alone, or but tried by one call at a time."""
         return self._failures >= self._max_failures
 
     def _admit(self) -> bool:
         """Let a call through, or not; true if it is the one that finds out whether the upstream is back."""
-        if not self._open:
+        if not self.is_open:
             return False
         wait_s = self._closed_until_s - trio.current_time()
         if wait_s > 0 or self._probing:
@@ -89,10 +98,11 @@ class Breaker:
         return True
 
     def _failed(self, error: ProviderError) -> None:
+        self._tell(error)
         if error.fault not in _ILL:
             return
         self._failures += 1
         self._last_fault = error.fault
-        if self._open:
+        if self.is_open:
             log.warning("upstream_paused", upstream=self._upstream, code=error.code, pause_s=self._pause_s)
             self._closed_until_s = trio.current_time() + self._pause_s

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 
 from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
+from voice_fsm.metrics import METRICS_TYPE, Metrics
 from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.services import open_services, open_speech_service
 from voice_fsm.runtime.session import Services
@@ -49,7 +50,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with (
             open_services(settings, draining) as services,
-            open_speech_service(settings, services.tts) as speech,
+            open_speech_service(settings, services.tts, services.metrics) as speech,
             open_agents(settings, services) as agents,
         ):
             policy, seats = _policy(settings), Seats(settings.limits.max_sessions)
@@ -57,7 +58,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )
             app.state.convai = ConvaiEndpoint(agents, make_agent_access(settings.access, gate), policy, seats)
-            app.state.speech = speech
+            app.state.speech, app.state.metrics = speech, services.metrics
             app.state.speech_socket = SpeechSocketEndpoint(
                 speech,
                 policy,
@@ -107,6 +108,10 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             {"status": status, "sessions": endpoint.sessions}, 503 if draining.is_set() else 200
         )
 
+    async def metrics(request: Request) -> Response:
+        counted: Metrics = request.app.state.metrics
+        return Response(counted.text(), media_type=METRICS_TYPE)
+
     async def front(_: Request) -> Response:
         return RedirectResponse("/test")
 
@@ -114,6 +119,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
         routes=[
             Route("/", front),
             Route("/healthz", health),
+            Route("/metrics", metrics),
             WebSocketRoute("/v1/voice/ws", voice),
             WebSocketRoute("/api/v1/ws", speech_socket),
             WebSocketRoute("/v1/convai/conversation", convai),
