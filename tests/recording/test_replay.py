@@ -111,6 +111,18 @@ def test_missing_new_and_other_effects_are_told_apart(
     assert found.what == what
 
 
+def test_a_field_that_an_older_version_did_not_have_is_found() -> None:
+    """What could not even be read is compared, and told in the timeline."""
+
+    def change(lines: Documents) -> None:
+        line, place = index_of(lines, "CancelTurn")
+        del lines[line]["effects"][place]["turn_id"]
+
+    found = changed("stop_button", change).difference
+    assert found is not None
+    assert found.what == "effect 1, CancelTurn: turn_id was missing and is 1"
+
+
 def test_a_failure_of_the_machine_is_compared_too() -> None:
     """One that does not come back is a difference."""
 

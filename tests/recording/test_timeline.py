@@ -10,7 +10,7 @@ import pytest
 from tests.recording.sessions import EXAMPLE, GOLDEN, PAGE, SCRIPTS
 from voice_fsm.fsm import events as ev
 from voice_fsm.fsm.effects import PartialHeard, SpeechBegan, UtteranceCommitted
-from voice_fsm.recording.lines import Lost, Step
+from voice_fsm.recording.lines import ForeignEffect, Lost, Step
 from voice_fsm.recording.reading import read_recording
 from voice_fsm.recording.timeline import Timeline, make_timeline
 from voice_fsm.recording.timeline_html import render_html
@@ -72,6 +72,12 @@ def test_what_nobody_gave_words_is_told_by_its_fields() -> None:
 
     rows = timeline("idle_close", Step(event=DoorBell(at_s=40.0, rings=2))).rows  # type: ignore[arg-type]  # as said
     assert (rows[-1].at_s, rows[-1].text) == (40.0, "door bell (rings 2)")
+
+
+def test_an_effect_of_another_version_is_told_by_its_name() -> None:
+    """More of it cannot be known."""
+    step = Step(event=_partial(), effects=(ForeignEffect({"is": "Applause"}),))
+    assert timeline("idle_close", step).rows[-1].text == "Applause, as another version wrote it"
 
 
 def test_a_text_cannot_command_a_terminal_nor_break_a_line() -> None:

@@ -20,7 +20,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import Effect
 from voice_fsm.fsm.events import AnyEvent
-from voice_fsm.recording.lines import Line, TextKept
+from voice_fsm.recording.lines import ForeignEffect, Line, RecordedEffect, TextKept
 
 TAG: Final = "is"
 HIDDEN: Final = "***"
@@ -98,6 +98,7 @@ def _converter(*, redact: bool) -> cattrs.Converter:
     converter.register_unstructure_hook(AudioFormat, str)
     for union in (AnyEvent, Effect, Line):
         _tag(union, converter)
+    _let_foreign_effects_in(converter)
     return converter
 
 
@@ -154,6 +155,24 @@ def _tag(union: Any, converter: cattrs.Converter) -> None:  # noqa: ANN401  # a 
 
     converter.register_unstructure_hook(union, unstructure)
     converter.register_structure_hook(union, structure)
+
+
+def _let_foreign_effects_in(converter: cattrs.Converter) -> None:
+    """A recording of another version can be read as long as its events can be."""
+
+    def unstructure(effect: RecordedEffect) -> object:
+        return effect.document if isinstance(effect, ForeignEffect) else converter.unstructure(effect, Effect)
+
+    def structure(value: object, _: object) -> RecordedEffect:
+        try:
+            return converter.structure(value, Effect)  # type: ignore[arg-type]  # a union
+        except (NotALine, cattrs.BaseValidationError):
+            if isinstance(value, dict) and isinstance(value.get(TAG), str):
+                return ForeignEffect(value)
+            raise
+
+    converter.register_unstructure_hook(RecordedEffect, unstructure)
+    converter.register_structure_hook(RecordedEffect, structure)
 
 
 # --- values -----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ and a `Lost` where the disk could not keep up. `End` is the last line, unless th
 process died, or both still run.
 """
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -36,12 +37,22 @@ class Header:
     limits: Limits
 
 
+@attrs.frozen
+class ForeignEffect:
+    """An effect of another version, which this one cannot read; so it does not come out any more."""
+
+    document: Mapping[str, Any]
+
+
+RecordedEffect = Effect | ForeignEffect
+
+
 @attrs.frozen(kw_only=True)
 class Step:
     """One event, and what the machine asked for."""
 
     event: AnyEvent
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[RecordedEffect, ...] = ()
     raised: str | None = None
     """The class of the exception, if the machine failed."""
 

@@ -11,6 +11,8 @@ from voice_fsm.recording.lines import Lost, Step
 from voice_fsm.recording.reading import CODECS, Recording
 
 _SHOWN_CHARS: Final = 200
+_NOTHING: Final = object()
+"""Stands for the value of a field that is not there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -116,8 +118,8 @@ def _first_unlike(old: object, new: object, path: Sequence[str]) -> str:
     """The way to the first value that differs, and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *new]:
-            if old.get(key) != new.get(key):
-                return _first_unlike(old.get(key), new.get(key), [*path, key])
+            if old.get(key, _NOTHING) != new.get(key, _NOTHING):
+                return _first_unlike(old.get(key, _NOTHING), new.get(key, _NOTHING), [*path, key])
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (one, other) in enumerate(zip(old, new, strict=True)):
             if one != other:
@@ -126,5 +128,5 @@ def _first_unlike(old: object, new: object, path: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = "missing" if value is _NOTHING else repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

@@ -11,7 +11,8 @@ import attrs
 
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm import events as ev
-from voice_fsm.recording.lines import Lost, Step
+from voice_fsm.recording.codec import TAG
+from voice_fsm.recording.lines import ForeignEffect, Lost, RecordedEffect, Step
 from voice_fsm.recording.reading import Recording
 
 Lane = Literal["session", "user", "assistant", "interruption", "error"]
@@ -132,7 +133,7 @@ class _Pen:
         if told is not None:
             self.row(*told)
 
-    def _draw(self, effect: fx.Effect) -> None:  # noqa: C901  # a flat table
+    def _draw(self, effect: RecordedEffect) -> None:  # noqa: C901  # a flat table
         match effect:
             case fx.Configured(session_id):
                 self.session_id = session_id
@@ -197,7 +198,7 @@ def _event_words(event: ev.AnyEvent, sent_ms: float) -> tuple[Lane, str] | None:
             return None if isinstance(event, _QUIET_EVENTS) else ("session", _plainly(event))
 
 
-def _effect_words(effect: fx.Effect, sent_ms: float) -> tuple[Lane, str] | None:  # noqa: C901, PLR0911, PLR0912  # as above
+def _effect_words(effect: RecordedEffect, sent_ms: float) -> tuple[Lane, str] | None:  # noqa: C901, PLR0911, PLR0912  # as above
     match effect:
         case fx.Configured(session_id):
             return "session", f"configured as {session_id}"
@@ -233,6 +234,8 @@ def _effect_words(effect: fx.Effect, sent_ms: float) -> tuple[Lane, str] | None:
             return "session", f"goodbye: {reason}"
         case fx.CloseSession(close_code):
             return "session", f"the socket closes with {close_code}"
+        case ForeignEffect(document):
+            return "session", f"{document[TAG]}, as another version wrote it"
         case _:
             return None if isinstance(effect, _QUIET_EFFECTS) else ("session", _plainly(effect))
 
