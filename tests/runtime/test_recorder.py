@@ -134,7 +134,6 @@ async def test_a_fault_of_the_disk_ends_the_recording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The session goes on, and so do other recordings."""
-
     failed: list[Path] = []
 
     def full(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ _LABEL_PX: Final = 135
 _TRACK_PX: Final = 44
 _BAR_PX: Final = 30
 _AXIS_PX: Final = 28
-_WIDTH_PX: Final = 1180
+_WIDTH_PX: Final = 1100
 """Of the axis; longer sessions get more, and the page scrolls."""
 _PX_PER_S: Final = 60.0
 _MAX_WIDTH_PX: Final = 60_000
