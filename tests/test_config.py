@@ -350,6 +350,7 @@ def test_providers_follow_from_what_is_set(environ: dict[str, str], providers: t
         ({"STT_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_PROVIDER=elevenlabs"),
         ({"TTS_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_PROVIDER=elevenlabs"),
         ({"TTS_PROVIDER": "openai"}, "OPENAI_API_KEY", "is needed for TTS_PROVIDER=openai"),
+        ({"TTS_PROVIDER": "cartesia"}, "CARTESIA_API_KEY", "is needed for TTS_PROVIDER=cartesia"),
         ({"STT_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_FALLBACK=elevenlabs"),
         ({"TTS_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_FALLBACK=elevenlabs"),
         ({"CHAT_PROVIDER": "backend"}, "BACKEND_BASE_URL", "is needed for CHAT_PROVIDER=backend"),
@@ -395,19 +396,30 @@ def test_voices_settings_have_the_names_and_spellings_in_use(
 
 
 @pytest.mark.parametrize(
-    ("environ", "named"),
+    ("environ", "told"),
     [
-        ({"TTS_PROVIDER": "openai", "OPENAI_API_KEY": "k", "OPENAI_TTS_MODEL": "tts-1"}, "2027-01-06"),
-        ({"TTS_FALLBACK": "openai", "OPENAI_API_KEY": "k"}, "gpt-realtime-2.1-mini"),
+        (
+            {"TTS_PROVIDER": "openai", "OPENAI_API_KEY": "k", "OPENAI_TTS_MODEL": "tts-1"},
+            ("OPENAI_TTS_MODEL: OpenAI ends tts-1 on 2027-01-06", "gpt-realtime-2.1-mini"),
+        ),
+        (
+            {"TTS_FALLBACK": "openai", "OPENAI_API_KEY": "k"},
+            ("OPENAI_TTS_MODEL: OpenAI ends gpt-4o-mini-tts on 2027-01-06", "TTS_PROVIDER"),
+        ),
+        (
+            {"TTS_PROVIDER": "cartesia", "CARTESIA_API_KEY": "k", "CARTESIA_MODEL_ID": "sonic-english"},
+            ("CARTESIA_MODEL_ID: Cartesia ended sonic-english on 2026-06-01", "sonic-3.5"),
+        ),
     ],
 )
-def test_a_retired_model_in_use_is_warned_of(environ: dict[str, str], named: str) -> None:
-    """One sentence tells when it ends and what there is instead; the model stays as it was set."""
+def test_a_retired_model_in_use_is_warned_of(environ: dict[str, str], told: tuple[str, str]) -> None:
+    """One warning tells when it ends and what there is instead; the model stays as it was set."""
     settings = load_settings(environ)
     (warning,) = retirement_warnings(settings)
-    assert warning.startswith("OPENAI_TTS_MODEL: OpenAI ends ")
-    assert named in warning
-    assert settings.openai.tts_model == environ.get("OPENAI_TTS_MODEL", "gpt-4o-mini-tts")
+    begin, successor = told
+    assert warning.startswith(begin)
+    assert successor in warning
+    assert settings.cartesia.model_id == environ.get("CARTESIA_MODEL_ID", "sonic-3.5")
 
 
 @pytest.mark.parametrize(

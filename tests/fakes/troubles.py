@@ -3,9 +3,11 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
+from typing import Final
 
 import attrs
 import trio
+from trio_websocket import WebSocketConnection
 
 from tests.fakes.http_server import LAST_CHUNK, Fault, Pause, Step, chunk, response
 from tests.fakes.sockets import read_head, reject, reset
@@ -123,6 +125,35 @@ def _midway(trouble: Misfortune | None) -> Iterator[Step]:
         case Trouble.GARBAGE_MIDWAY:
             yield b"no size of any chunk\r\n"
             yield Fault.CLOSE
+
+
+IN_HANDSHAKE: Final = (Trouble.RESET, Trouble.GARBAGE, Trouble.HANG_IN_HANDSHAKE)
+
+
+def take(troubles: deque[Misfortune | None], *, in_handshake: bool) -> Misfortune | None:
+    """Take the next trouble of a socket, if it is one that befalls it at this stage."""
+    if not troubles:
+        return None
+    is_of_handshake = isinstance(troubles[0], Refuse) or troubles[0] in IN_HANDSHAKE
+    return troubles.popleft() if is_of_handshake or not in_handshake else None
+
+
+async def misbehave_midway(
+    connection: WebSocketConnection, stream: trio.SocketStream, trouble: Misfortune | None
+) -> None:
+    """Do to an open socket what is due after the first audio."""
+    match trouble:
+        case Trouble.HANG_MIDWAY:
+            await trio.sleep_forever()
+        case Trouble.RESET_MIDWAY:
+            await reset(stream)
+        case Trouble.CUT_MIDWAY:
+            await stream.send_all(b"\x81\x7e\x10\x00only a part")
+            await trio.aclose_forcefully(stream)
+        case Trouble.CLOSE_MIDWAY:
+            await connection.aclose(1000)
+        case Trouble.GARBAGE_MIDWAY:
+            await connection.send_message('{"type": "chu')
 
 
 async def instead_of_handshake(stream: trio.SocketStream, trouble: Misfortune | None) -> bool:

@@ -36,6 +36,7 @@ from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 from voice_fsm.stt.local import open_local_stt
 from voice_fsm.tts.base import TtsProvider
+from voice_fsm.tts.cartesia import CartesiaTtsConfig, open_cartesia_tts
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
@@ -47,7 +48,7 @@ from voice_fsm.vad.hysteresis import VadRules
 _MB: Final = 1_000_000
 
 SttName = Literal["local", "elevenlabs"]
-TtsName = Literal["local", "elevenlabs", "openai"]
+TtsName = Literal["local", "elevenlabs", "openai", "cartesia"]
 
 
 @asynccontextmanager
@@ -246,6 +247,23 @@ async def _open_tts(
                         base_url=openai.base_url,
                         model_id=openai.tts_model,
                         voice_id=openai.tts_voice,
+                        deadlines=_tts_deadlines(settings),
+                    ),
+                    client,
+                )
+            )
+
+        case "cartesia":
+            cartesia = settings.cartesia
+            return await stack.enter_async_context(
+                open_cartesia_tts(
+                    CartesiaTtsConfig(
+                        api_key=cartesia.api_key or "",
+                        base_url=cartesia.base_url,
+                        voice_id=cartesia.voice_id,
+                        model_id=cartesia.model_id,
+                        version=cartesia.version,
+                        language=cartesia.language,
                         deadlines=_tts_deadlines(settings),
                     ),
                     client,

@@ -17,6 +17,7 @@ from voice_fsm.tts.elevenlabs_wire import (
     stream_body,
     stream_url,
 )
+from voice_fsm.tts.http_request import RawFrames
 from voice_fsm.tts.reply import Frame, FrameSource
 from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import RefusedError
@@ -77,25 +78,12 @@ class HttpRequest:
             async with ask(
                 endpoint.client, request, upstream=Upstream.TTS, deadlines=endpoint.deadlines
             ) as answer:
-                yield _TimedFrames(answer) if self._voice.alignment else _RawFrames(answer)
+                yield _TimedFrames(answer) if self._voice.alignment else RawFrames(answer)
         except RefusedError as refusal:
             raise error_of_refusal(refusal) from None
 
     async def aclose(self) -> None:
         """Do nothing: whatever was opened is closed."""
-
-
-class _RawFrames:
-    """The frames of ``/stream``: bare audio."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        if answer.content_type.startswith(("application/json", "text/")):
-            raise answer.error(ProviderFault.BAD_RESPONSE)
-
-    async def next_frame(self) -> Frame | None:
-        audio = await anext(self._answer, None)
-        return None if audio is None else Frame(audio)
 
 
 class _TimedFrames:

@@ -10,16 +10,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from itertools import count
-from typing import Final
 
 import attrs
 import httpx
 import trio
 
-from voice_fsm.errors import ClientError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.encoding import check_format
+from voice_fsm.tts.http_request import PieceRequest, RawFrames
 from voice_fsm.tts.openai_wire import (
     MAX_TEXT_CHARS,
     SPEECH_FORMAT,
@@ -39,8 +39,6 @@ from voice_fsm.upstream.faults import RefusedError, bearer
 from voice_fsm.upstream.http import Answer, Deadlines, ask, json_request
 from voice_fsm.upstream.retry import RetryPolicy
 from voice_fsm.upstream.websocket import background_nursery
-
-_NO_AUDIO: Final = ("application/json", "text/")
 
 
 @attrs.frozen(kw_only=True)
@@ -120,41 +118,15 @@ class OpenAiTts:
 
     async def _requests(self, voice: Voice, script: Script) -> Iterator[Request]:
         await trio.lowlevel.checkpoint()
-        return (_SpeechRequest(self._config, self._client, self._warm, voice, script) for _ in count())
-
-
-class _SpeechRequest:
-    """The speech of the script's next piece."""
-
-    def __init__(
-        self,
-        config: OpenAiTtsConfig,
-        client: httpx.AsyncClient,
-        warm: WarmConnection,
-        voice: Voice,
-        script: Script,
-    ) -> None:
-        self.untold: list[str] = []
-        self._config = config
-        self._client = client
-        self._warm = warm
-        self._voice = voice
-        self._script = script
-        self._text = ""
-
-    async def has_text(self) -> bool:
-        self._text = await self._script.piece(self._script.taken) or ""
-        self._script.taken += 1
-        return bool(self._text)
+        return (PieceRequest(script, partial(self._ask_for, voice)) for _ in count())
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[FrameSource]:
-        self.untold[:] = [self._text]
+    async def _ask_for(self, voice: Voice, text: str) -> AsyncIterator[FrameSource]:
         config = self._config
         request = json_request(
             self._client,
             f"{config.base_url}/audio/speech",
-            speech_body(self._voice, self._text),
+            speech_body(voice, text),
             bearer(Upstream.TTS, config.api_key),
         )
         try:
@@ -164,27 +136,22 @@ class _SpeechRequest:
                 yield _PcmFrames(answer)
                 self._warm.was_used()
         except RefusedError as refusal:
-            raise error_of_refusal(refusal, self._voice) from None
-
-    async def aclose(self) -> None:
-        """Do nothing: whatever was opened is closed."""
+            raise error_of_refusal(refusal, voice) from None
 
 
 class _PcmFrames:
     """The frames of an answer: its audio as it comes."""
 
     def __init__(self, answer: Answer) -> None:
-        if answer.content_type.startswith(_NO_AUDIO):
-            raise answer.error(ProviderFault.BAD_RESPONSE)
-        self._answer = answer
+        self._raw = RawFrames(answer)
         self._reader = PcmReader(rate_told(answer.headers.get("x-sample-rate", "")))
         self._ended = False
 
     async def next_frame(self) -> Frame | None:
         if self._ended:
             return None
-        async for data in self._answer:
-            if audio := self._reader.feed(data):
+        while (raw := await self._raw.next_frame()) is not None:
+            if audio := self._reader.feed(raw.audio):
                 return Frame(audio)
         self._ended = True
         return Frame(self._reader.end())

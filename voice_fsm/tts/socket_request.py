@@ -1,0 +1,180 @@
+"""Speech over a pooled socket: text goes out as it is written, audio comes back as it is made."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Generic, Protocol, TypeVar
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.tts.patience import Patience
+from voice_fsm.tts.reply import Frame, FrameSource
+from voice_fsm.tts.script import Script
+from voice_fsm.tts.sockets import SocketPool, SpeechSocket
+from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.http import Deadlines
+from voice_fsm.upstream.websocket import background_nursery, closed_error
+
+K = TypeVar("K")
+
+_FAREWELL_S: Final = 0.1
+# Codes that say no more than that the peer has gone: it may well answer when it is asked again.
+_PLAIN_CLOSE_CODES: Final = frozenset({None, 1000, 1001, 1005, 1006})
+
+Send = Callable[[str], Awaitable[None]]
+
+
+class Dialogue(Protocol):
+    """What is said on a socket for some of a reply's text, from the script's next piece on."""
+
+    has_ended: bool
+    """Whether all that was asked for has come, so that nothing of it can come any more."""
+
+    async def speak(self, send: Send, patience: Patience) -> None:
+        """Send text as it is written, and its end; tell the script how much of it was taken.
+
+        Raises:
+            ConnectionClosed: that is for the reader to explain.
+        """
+
+    def read(self, message: str | bytes) -> Frame | None:
+        """Read a message; ``None``: it is of no interest.
+
+        Raises:
+            ProviderError: it is an error, or is not understood.
+        """
+
+    def error_of_close(self, code: int | None, reason: str) -> ProviderError | None:
+        """Say what a close by the service means, where it means more than its code does."""
+
+    def farewell(self) -> str | None:
+        """What to send when it is left midway, after which the socket can serve again; ``None``: nothing."""
+
+
+StartDialogue = Callable[[SpeechSocket[K], list[str]], Dialogue]
+"""Begins one; it puts the text that the next frame says into the list, if frames do not tell themselves."""
+
+
+class SocketRequest(Generic[K]):
+    """The speech of some or all of a reply's text."""
+
+    def __init__(
+        self,
+        script: Script,
+        pool: SocketPool[K],
+        claim: Callable[[], SpeechSocket[K]],
+        start: StartDialogue[K],
+        deadlines: Deadlines,
+    ) -> None:
+        self.untold: list[str] = []
+        self._script = script
+        self._pool = pool
+        self._claim = claim
+        self._start = start
+        self._deadlines = deadlines
+        self._socket: SpeechSocket[K] | None = None
+        self._sending = False
+        self._first = 0
+
+    async def has_text(self) -> bool:
+        """Wait for text, meanwhile opening a socket; there may be none."""
+        self._socket = self._claim()
+        self._first = self._script.taken
+        return await self._script.piece(self._first) is not None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[FrameSource]:
+        """Send the text, from where the script was when it was first sent, and give the answer.
+
+        Raises:
+            ProviderError: on entering.
+        """
+        if self._socket is None or self._socket.was_lost:
+            await self.aclose()
+            self._socket = self._claim()
+        self.untold.clear()
+        self._script.taken = self._first
+        dialogue = self._start(self._socket, self.untold)
+        try:
+            connection = await self._socket.connection()
+            patience = Patience(self._deadlines)
+            async with background_nursery() as nursery:
+                nursery.start_soon(self._speak, connection, dialogue, patience)
+                yield _SocketFrames(connection, dialogue, patience)
+        except ProviderError:
+            await self._drop()
+            raise
+        finally:
+            await self._leave(dialogue)
+
+    async def aclose(self) -> None:
+        """Let the socket wait for another reply, if it was not used."""
+        if self._socket is not None:
+            socket, self._socket = self._socket, None
+            await self._pool.give_back(socket)
+
+    async def _speak(self, connection: WebSocketConnection, dialogue: Dialogue, patience: Patience) -> None:
+        async def send(message: str) -> None:
+            self._sending = True  # and so it stays if this is cancelled, in the middle of a frame perhaps
+            await connection.send_message(message)
+            self._sending = False
+
+        self._sending = False
+        with suppress(ConnectionClosed):
+            await dialogue.speak(send, patience)
+
+    async def _leave(self, dialogue: Dialogue) -> None:
+        if self._socket is None:
+            return
+        if dialogue.has_ended or (not self._sending and await self._say_farewell(dialogue)):
+            await self.aclose()
+        else:
+            await self._drop()
+
+    async def _say_farewell(self, dialogue: Dialogue) -> bool:
+        farewell = dialogue.farewell()
+        if farewell is None or self._socket is None:
+            return False
+        with trio.move_on_after(_FAREWELL_S, shield=True), suppress(ConnectionClosed, ProviderError):
+            connection = await self._socket.connection()
+            await connection.send_message(farewell)
+            return True
+        return False
+
+    async def _drop(self) -> None:
+        if self._socket is not None:
+            socket, self._socket = self._socket, None
+            await socket.release()
+
+
+class _SocketFrames:
+    """The frames of one dialogue."""
+
+    def __init__(self, connection: WebSocketConnection, dialogue: Dialogue, patience: Patience) -> None:
+        self._connection = connection
+        self._dialogue = dialogue
+        self._patience = patience
+
+    async def next_frame(self) -> Frame | None:
+        while not self._dialogue.has_ended:
+            try:
+                message = await self._patience.wait_for(self._connection.get_message)
+            except ConnectionClosed as closed:
+                raise self._error_of(closed) from None
+            frame = self._dialogue.read(message)
+            if frame is not None:
+                if frame.audio:
+                    self._patience.audio_came()
+                return frame
+        return None
+
+    def _error_of(self, closed: ConnectionClosed) -> ProviderError:
+        code = closed.reason.code if closed.reason is not None else None
+        text = (closed.reason.reason or "") if closed.reason is not None else ""
+        known = self._dialogue.error_of_close(code, text)
+        if known is not None:
+            return known
+        if code in _PLAIN_CLOSE_CODES:
+            return provider_error(Upstream.TTS, ProviderFault.TRUNCATED)
+        return closed_error(Upstream.TTS, closed)

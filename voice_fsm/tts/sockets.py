@@ -1,0 +1,197 @@
+"""Sockets that serve one reply after another, and wait open in between.
+
+Each lives in a task of the provider's nursery. It is claimed by at most one reply at a time, and either given
+back after it, to serve another, or closed.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Generic, TypeVar
+
+import structlog
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from voice_fsm.errors import ProviderFault, Upstream
+from voice_fsm.upstream.faults import provider_error
+
+log = structlog.get_logger()
+
+K = TypeVar("K")
+OpenSocket = Callable[[K], AbstractAsyncContextManager[WebSocketConnection]]
+
+_PROBE_EVERY_S: Final = 10.0
+_PONG_S: Final = 3.0
+_GONE_S: Final = 0.5
+"""How long a reply waits for its socket to be closed; the close itself takes 0.1 s at most."""
+
+
+class SpeechSocket(Generic[K]):
+    """One socket: being opened, idle, claimed, gone."""
+
+    def __init__(self, key: K, idle_s: float) -> None:
+        self.key = key
+        """What all replies over it have in common."""
+        self.sent: deque[tuple[float, int]] = deque()
+        """When text was sent over it, and how many characters."""
+        self._idle_s = idle_s
+        self._connection: WebSocketConnection | None = None
+        self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
+        self._claimed = False
+        self._returned = trio.Event()
+        self._settled = trio.Event()
+        self._gone = trio.Event()
+        self._life = trio.CancelScope()
+        self._idle = trio.CancelScope()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, or still being opened."""
+        if self._connection is None:
+            return not self._settled.is_set()
+        return self._connection.closed is None and not self._gone.is_set()
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether it was open, and no longer is."""
+        return self._connection is not None and not self.is_usable
+
+    async def connection(self) -> WebSocketConnection:
+        """Wait until it is open.
+
+        Raises:
+            ProviderError: it could not be opened.
+        """
+        await self._settled.wait()
+        if self._connection is None:
+            raise self._failure
+        return self._connection
+
+    def claim(self) -> None:
+        """Keep it until it is given back or released."""
+        self._claimed = True
+        self._idle.cancel()
+
+    def give_back(self) -> None:
+        """Let it wait for another reply."""
+        self._claimed = False
+        self._returned.set()
+
+    async def release(self) -> None:
+        """Close it at once, and wait until that is done."""
+        self._life.cancel()
+        with trio.move_on_after(_GONE_S, shield=True):
+            await self._gone.wait()
+
+    async def live(self, open_socket: OpenSocket[K]) -> None:
+        """Be that socket."""
+        try:
+            with self._life:
+                async with open_socket(self.key) as self._connection:
+                    self._settled.set()
+                    await self._serve(self._connection)
+        except Exception as error:  # noqa: BLE001  # raised again where it is claimed, be it a fault of ours
+            self._failure = error
+            log.info("tts_socket_failed", error=type(error).__name__, code=getattr(error, "code", None))
+        finally:
+            self._settled.set()
+            self._gone.set()
+
+    async def _serve(self, connection: WebSocketConnection) -> None:
+        """Be idle and claimed by turns, until it has been idle for too long."""
+        while True:
+            if not self._claimed:
+                await self._stay_open(connection)
+            if not self._claimed:
+                return
+            await self._returned.wait()
+            self._returned = trio.Event()
+
+    async def _stay_open(self, connection: WebSocketConnection) -> None:
+        """Wait to be claimed, or until it is too old, or no longer answers.
+
+        What comes meanwhile belongs to a reply that is over; left unread, it would keep a close from being
+        seen.
+        """
+        with trio.CancelScope(deadline=trio.current_time() + self._idle_s) as self._idle:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_discard_messages, connection)
+                    nursery.start_soon(_probe, connection)
+            except* (ConnectionClosed, trio.TooSlowError):
+                pass
+
+
+async def _discard_messages(connection: WebSocketConnection) -> None:
+    while True:
+        await connection.get_message()
+
+
+async def _probe(connection: WebSocketConnection) -> None:
+    while True:
+        await trio.sleep(_PROBE_EVERY_S)
+        with trio.fail_after(_PONG_S):
+            await connection.ping()
+
+
+class SocketPool(Generic[K]):
+    """All sockets of a provider that are not gone."""
+
+    def __init__(
+        self, nursery: trio.Nursery, open_socket: OpenSocket[K], *, max_idle: int, idle_s: float
+    ) -> None:
+        self._nursery = nursery
+        self._open_socket = open_socket
+        self._max_idle = max_idle
+        self._idle_s = idle_s
+        self._idle: list[SpeechSocket[K]] = []
+
+    @property
+    def idle_count(self) -> int:
+        """How many wait to be claimed, those still being opened included."""
+        return len(self._idle)
+
+    def prewarm(self, key: K) -> None:
+        """Open one in the background, unless one is ready or about to be."""
+        if len(self._idle) < self._max_idle and self._find(key, lambda _: True) is None:
+            self._idle.append(self._start(key))
+
+    def claim(self, key: K, suits: Callable[[SpeechSocket[K]], bool] = lambda _: True) -> SpeechSocket[K]:
+        """Take the one that was idle last and suits, or have a new one opened.
+
+        The caller gives it back or releases it.
+        """
+        socket = self._find(key, suits)
+        if socket is None:
+            socket = self._start(key)
+        else:
+            self._idle.remove(socket)
+        socket.claim()
+        return socket
+
+    async def give_back(self, socket: SpeechSocket[K]) -> None:
+        """Keep a claimed socket for another reply, unless enough are idle already."""
+        if socket.is_usable and len(self._idle) < self._max_idle:
+            self._idle.append(socket)
+            socket.give_back()
+        else:
+            await socket.release()
+
+    def _find(self, key: K, suits: Callable[[SpeechSocket[K]], bool]) -> SpeechSocket[K] | None:
+        for socket in reversed(self._idle):
+            if socket.key == key and socket.is_usable and suits(socket):
+                return socket
+        return None
+
+    def _start(self, key: K) -> SpeechSocket[K]:
+        socket = SpeechSocket(key, self._idle_s)
+        self._nursery.start_soon(self._run, socket)
+        return socket
+
+    async def _run(self, socket: SpeechSocket[K]) -> None:
+        try:
+            await socket.live(self._open_socket)
+        finally:
+            if socket in self._idle:
+                self._idle.remove(socket)
