@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import json
+import math
 import os
 import secrets
 import socket
@@ -21,6 +22,7 @@ from starlette.applications import Starlette
 
 from voice_fsm.checkup import check_upstreams
 from voice_fsm.client.demo import DemoResult, run_demo
+from voice_fsm.client.transcribe import TranscribeResult, transcribe_file
 from voice_fsm.config import Settings, load_settings, retirement_warnings, spelling_warnings
 from voice_fsm.diagram import DiagramFormat, render
 from voice_fsm.errors import VoiceError
@@ -91,6 +93,23 @@ def demo(url: str | None, wav: Path | None, out: Path | None, *, as_json: bool) 
     else:
         click.echo(result.summary())
     sys.exit(0 if result.ok else 1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--language", help="Language of the recording, such as en.")
+@click.option("--json", "as_json", is_flag=True, help="Print the words with their times, as JSON.")
+def transcribe(file: Path, language: str | None, *, as_json: bool) -> None:
+    """Print what a recording says; no server is needed.
+
+    FILE is WAV, MP3, Ogg, FLAC, WebM or MP4. The recogniser is that of the settings.
+    """
+    configure_logging("warning", "console")
+    with _in_sentences():
+        result: TranscribeResult = trio.run(
+            partial(transcribe_file, _settings(), file.read_bytes(), language=language)
+        )
+    click.echo(json.dumps(attrs.asdict(result), indent=2) if as_json else result.text)
 
 
 @main.command()
@@ -254,6 +273,8 @@ async def _serve(settings: Settings) -> None:
         drain_s=settings.limits.drain_s,
         tcp_user_timeout_s=settings.limits.tcp_user_timeout_s,
         ws_max_message_bytes=settings.limits.max_message_bytes,
+        # Who uploads a recording is silent until it has been understood.
+        read_timeout_s=math.ceil(settings.uploads.max_recording_s) + 60,
     )
     create = partial(_make_app, _with_token_secret(settings))
     async with trio.open_nursery() as nursery:

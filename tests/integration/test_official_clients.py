@@ -5,10 +5,12 @@ import base64
 import io
 import wave
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+import trio
 from elevenlabs import AsyncElevenLabs, ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
 from elevenlabs.realtime import AudioFormat, CommitStrategy, RealtimeEvents
@@ -16,6 +18,8 @@ from openai import AuthenticationError, OpenAI
 
 from tests.fakes.recordings import BECKETT, load, to_pcm, word_error_rate
 from tests.integration.speech_process import speech_server
+from voice_fsm.client.demo import run_demo
+from voice_fsm.config import load_settings
 from voice_fsm.stt.media import decode_recording
 
 KEY = "a-key-of-this-test"
@@ -246,6 +250,22 @@ def test_elevenlabs_is_told_that_a_token_does_not_hold(url: str) -> None:
 
     asyncio.run(with_http(listen))
     assert [message.get("message_type") or message["code"] for message in heard] == ["auth_error", 1000]
+
+
+# --- ourselves --------------------------------------------------------------------------------------
+
+
+def test_our_own_adapters_take_this_server_for_elevenlabs(url: str) -> None:
+    """A second instance hears and speaks through the first: a question aloud, and its answer."""
+    settings = load_settings({"ELEVENLABS_API_KEY": KEY, "ELEVENLABS_BASE_URL": url})
+    assert (settings.providers.stt, settings.providers.tts) == ("elevenlabs", "elevenlabs")
+    ask = partial(run_demo, settings, url=None, wav=None, out=None, say=lambda _: None)
+    result = trio.run(ask)
+    assert result.errors == ()
+    assert "seven" in result.transcript.lower()
+    assert "84" in result.reply
+    assert result.outcomes == ("completed",)
+    assert result.audio_s > 1
 
 
 # --- OpenAI -----------------------------------------------------------------------------------------

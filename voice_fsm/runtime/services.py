@@ -65,10 +65,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
         # What fails is counted where it is known, with the links that broke later.
         stt_breaker = Breaker(Upstream.STT)
         metrics.watch_breaker(Upstream.STT, lambda: stt_breaker.is_open)
-        stt: SttProvider = GuardedStt(await _open_stt(chosen.stt, settings, stack), stt_breaker)
-        if chosen.stt_fallback is not None:
-            second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
-            stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
+        stt = await stack.enter_async_context(open_recogniser(settings, stt_breaker))
         tts: TtsProvider = GuardedTts(
             await _open_tts(chosen.tts, settings, stack, client), _watched_breaker(Upstream.TTS, metrics)
         )
@@ -198,6 +195,24 @@ async def _open_recorder(settings: config.Settings, stack: AsyncExitStack) -> Re
             )
         )
     )
+
+
+@asynccontextmanager
+async def open_recogniser(
+    settings: config.Settings, breaker: Breaker | None = None
+) -> AsyncIterator[SttProvider]:
+    """Load or connect the recogniser that the settings choose, with the one that steps in for it.
+
+    Raises:
+        ProviderError: an engine that the settings ask for is not installed.
+    """
+    chosen = settings.providers
+    async with AsyncExitStack() as stack:
+        stt: SttProvider = GuardedStt(await _open_stt(chosen.stt, settings, stack), breaker)
+        if chosen.stt_fallback is not None:
+            second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
+            stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
+        yield stt
 
 
 async def _open_stt(name: SttName, settings: config.Settings, stack: AsyncExitStack) -> SttProvider:

@@ -7,6 +7,8 @@ from secrets import token_hex
 import httpx
 import trio
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -130,6 +132,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             *speech_routes(),
             *console_routes(describe_machine(SessionChart)),
         ],
+        middleware=_cross_origin(settings),
         lifespan=lifespan,
     )
 
@@ -168,6 +171,26 @@ def make_socket_policy(settings: Settings) -> SocketPolicy:
         max_session_s=settings.limits.max_session_s,
         connect_s=settings.deadlines.stt_connect_s,
     )
+
+
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """Let pages of other origins read answers: those of ALLOWED_ORIGINS, else whoever has a key.
+
+    A server that asks for neither answers its own pages alone: any page that its user visits could use it.
+    """
+    origins = settings.server.allowed_origins or (("*",) if settings.access.service_api_keys else ())
+    if not origins:
+        return []
+    exposed = ("X-Cache", "X-Timestamps", "request-id", "Retry-After", "Content-Range")
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=exposed,
+        )
+    ]
 
 
 def _policy(settings: Settings) -> DoorPolicy:
