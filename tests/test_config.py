@@ -54,6 +54,7 @@ DEFAULTS = {
     "BARGE_IN_BACKCHANNELS": "ignore",
     "BARGE_IN_DECIDE_WITHIN_MS": "1500",
     "BARGE_IN_RESUME_AFTER_MS": "400",
+    "PATIENCE_MS": "unset",
     "ECHO_FILTER": "true",
     "MAX_LEAD_MS": "unset",
     "FIRST_MESSAGE": "unset",

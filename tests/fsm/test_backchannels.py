@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_fsm.fsm.backchannels import LANGUAGES, remark
+from voice_fsm.fsm.backchannels import remark
+from voice_fsm.fsm.languages import LANGUAGES
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
 from voice_fsm.fsm.session import Limits, Session
 
-OPTIONS = SessionOptions(turn=TurnOptions(barge_in="vad", pausable=True))
+OPTIONS = SessionOptions(turn=TurnOptions(barge_in="vad", pausable=True, patience_ms=800))
 
 
 def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.AnyEvent]:
@@ -87,27 +87,35 @@ def at(state: str) -> Session:
     """A session in this state, with turn 1 in hand where the state has one."""
     session = Session(Limits(), at_s=0)
     made = make_events(at_s=0)
+    speaking = [ev.Configure, ev.Committed, ev.FirstAudio, ev.AudioSent]
     paths: dict[str, list[type[ev.Event]]] = {
         "unconfigured": [],
         "listening": [ev.Configure],
+        "holding": [ev.Configure],
         "thinking": [ev.Configure, ev.Committed],
-        "speaking": [ev.Configure, ev.Committed, ev.FirstAudio, ev.AudioSent],
-        "hesitating": [ev.Configure, ev.Committed, ev.FirstAudio, ev.AudioSent, ev.SpeechStarted],
+        "speaking": speaking,
+        "hesitating": [*speaking, ev.SpeechStarted],
         "closed": [ev.Disconnect],
     }
     for event in paths[state]:
         session.receive(made[event])
+    if state == "holding":
+        session.receive(ev.Committed(at_s=0, text="I would like, um"))
     assert session.state == state
     return session
 
 
-STATES = ["unconfigured", "listening", "thinking", "speaking", "hesitating", "closed"]
+STATES = ["unconfigured", "listening", "holding", "thinking", "speaking", "hesitating", "closed"]
 
 # What each event leads to from each state; everything that is not listed leaves the state as it is.
 TARGETS: dict[tuple[str, type[ev.Event]], str] = {
     ("unconfigured", ev.Configure): "listening",
     ("listening", ev.TextPrompt): "thinking",
     ("listening", ev.Committed): "thinking",
+    ("holding", ev.Configure): "listening",
+    ("holding", ev.TextPrompt): "thinking",
+    ("holding", ev.Committed): "thinking",
+    ("holding", ev.Tick): "thinking",
     ("thinking", ev.Configure): "listening",
     ("thinking", ev.Interrupt): "listening",
     ("thinking", ev.FirstAudio): "speaking",
@@ -547,6 +555,49 @@ def test_an_uninterruptible_first_message_is_spoken_to_its_end(cls: type[ev.Even
         assert CancelTurn(1) in greeting().receive(make_events()[client])
 
 
+def test_an_utterance_that_breaks_off_is_waited_upon() -> None:
+    """What follows in time is joined to it; a further one that breaks off is waited upon too."""
+    session, _ = configured_with(patience_ms=800)
+    assert names(session.receive(ev.Committed(at_s=1, text="I would like a table and"))) == [
+        UtteranceCommitted
+    ]
+    assert (session.state, session.deadline_s) == ("holding", 1.8)
+    session.receive(ev.SpeechStarted(at_s=1.7))
+    session.receive(ev.Partial(at_s=2.4, text="for"))
+    assert session.deadline_s == pytest.approx(3.2)
+    assert session.receive(ev.Tick(at_s=3.1)) == ()
+    session.receive(ev.Committed(at_s=3.1, text="for, um"))
+    assert session.state == "holding"
+    effects = session.receive(ev.Committed(at_s=3.5, text="two please"))
+    assert started(effects).text == "I would like a table and for, um two please"
+
+
+def test_patience_ends() -> None:
+    """When nothing more is said the turn begins with what there is, and forgets it."""
+    session, _ = configured_with(patience_ms=800)
+    session.receive(ev.Committed(at_s=1, text="It is 0 1 7"))
+    assert started(session.receive(ev.Tick(at_s=1.8))).text == "It is 0 1 7"
+    session.receive(ev.TurnDone(at_s=2, turn_id=1))
+    assert started(session.receive(ev.Committed(at_s=3, text="thanks a lot"))).text == "thanks a lot"
+
+
+def test_a_broken_off_interruption_silences_the_assistant_at_once() -> None:
+    """It is waited upon with the assistant silent."""
+    session = interruptible(patience_ms=800, barge_in="partial")
+    effects = session.receive(ev.Committed(at_s=1, text="No I meant the"))
+    assert TurnEnded(1, "interrupted") in effects
+    assert session.state == "holding"
+
+
+@pytest.mark.parametrize("event", [ev.Configure, ev.Disconnect], ids=lambda cls: cls.__name__)
+def test_what_was_held_is_forgotten_with_its_session(event: type[ev.Event]) -> None:
+    """No turn begins of it later."""
+    session = at("holding")
+    session.receive(make_events(at_s=0.1)[event])
+    if session.state == "listening":
+        assert started(session.receive(ev.Committed(at_s=1, text="hello there"))).text == "hello there"
+
+
 def test_the_assistant_breaks_a_silence() -> None:
     """So often and no oftener, with its own text or by asking; and silence still ends the session."""
     session, _ = configured_with(idle_prompt_s=5, idle_prompt_times=2, idle_timeout_s=30)
@@ -625,6 +676,7 @@ class AgainstTheModel(RuleBasedStateMachine):
             pausable=st.booleans(),
             grace_ms=st.sampled_from([0, 0, 300]),
             max_lead_ms=st.sampled_from([None, 300]),
+            patience_ms=st.sampled_from([None, 200]),
         )
     )
     def open(self, turn: TurnOptions) -> None:
@@ -711,7 +763,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.send(ev.Configure(at_s=self.stamp(), session_id="s", options=self.options))
         assert self.phase in {"closed", "thinking" if greets else "listening"}
 
-    @rule(text=st.sampled_from(["", " ", "yes", "tell me more", "hi there", "wait"]))
+    @rule(text=st.sampled_from(["", " ", "yes", "tell me more", "hi there", "wait", "so and um"]))
     def partial(self, text: str) -> None:
         before = self.phase
         self.send(ev.Partial(at_s=self.stamp(), text=text))
@@ -729,14 +781,15 @@ class AgainstTheModel(RuleBasedStateMachine):
     def speech_stopped(self) -> None:
         self.send(ev.SpeechStopped(at_s=self.stamp()))
 
-    @rule(text=st.sampled_from(["", " ", "yes", "tell me more", "hi there", "wait"]))
+    @rule(text=st.sampled_from(["", " ", "yes", "tell me more", "hi there", "wait", "so and um"]))
     def committed(self, text: str) -> None:
         before, running = self.phase, self.open_turn
         self.send(ev.Committed(at_s=self.stamp(), text=text))
         if not text.strip():
             assert (self.phase, self.open_turn) == (before, running)
-        elif before == "listening":
-            assert self.phase == "thinking"
+        elif before in {"listening", "holding"}:
+            patient = self.options.turn.patience_ms is not None and text.endswith("um")
+            assert self.phase == ("holding" if patient else "thinking")
         elif before == "thinking":
             assert self.phase == "thinking"
             assert (self.open_turn != running) == (not self.is_uninterruptible(running))
@@ -811,7 +864,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert (self.open_turn is not None) == (self.phase in BUSY)
         assert self.paused is None or self.phase == "hesitating"
         assert (self.session.voice_due_s == math.inf) == (self.phase == "hesitating")
-        if self.phase in {"unconfigured", "listening", "closed"}:
+        if self.phase in {"unconfigured", "listening", "holding", "closed"}:
             assert self.open_audio is None
             assert self.running is None
         assert self.phase == "closed" or self.session.deadline_s < math.inf, "every wait has an end"

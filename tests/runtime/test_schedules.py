@@ -37,6 +37,7 @@ actions = st.sampled_from(
         "quiet",
         "hum",
         "echo",
+        "break off",
     ]
 )
 replies = st.lists(
@@ -77,6 +78,7 @@ schedules = st.builds(
         barge_in=st.sampled_from(["partial", "vad"]),
         pausable=st.booleans(),
         max_lead_ms=st.sampled_from([None, 300]),
+        patience_ms=st.sampled_from([None, 100]),
         first_message=st.sampled_from([None, "Good day to you."]),
         first_message_uninterruptible=st.booleans(),
         idle_prompt_s=st.sampled_from([None, 3.0]),
@@ -127,7 +129,7 @@ async def play(schedule: Schedule) -> Result:
     return Result(door, state, chat, tts, leftovers)
 
 
-def perform(session: VoiceSession, stt: ScriptedStt, move: str, options: SessionOptions) -> None:  # noqa: C901  # a table
+def perform(session: VoiceSession, stt: ScriptedStt, move: str, options: SessionOptions) -> None:  # noqa: C901, PLR0912  # a table
     now_s = trio.current_time()
     match move:
         case "partial":
@@ -150,6 +152,8 @@ def perform(session: VoiceSession, stt: ScriptedStt, move: str, options: Session
             stt.say(PartialTranscript("mm-hmm"), CommittedTranscript("Mm-hmm."))
         case "echo":
             stt.say(CommittedTranscript("a longer sentence comes"))
+        case "break off":
+            stt.say(CommittedTranscript("and then, um"))
         case "audio":
             session.hear(b"\0\0" * 1600)
         case "stt lost":

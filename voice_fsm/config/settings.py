@@ -263,6 +263,13 @@ class Conversation:
         "How long after speech without words it goes on, in ms.",
         rule=between(0, 10_000),
     )
+    patience_ms: int | None = setting(
+        "PATIENCE_MS",
+        None,
+        "How long an utterance that breaks off (um, and, a number being spelt) is waited upon, in ms. "
+        "Unset: not at all.",
+        rule=between(0, 10_000),
+    )
     echo_filter: bool = setting(
         "ECHO_FILTER",
         default=True,

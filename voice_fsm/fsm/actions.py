@@ -29,6 +29,7 @@ from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextP
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.turn import Turn
+from voice_fsm.fsm.unfinished import is_unfinished
 
 MAX_JOINED_CHARS: Final = 8000
 """Of utterances that are answered together the newest part is kept."""
@@ -69,6 +70,12 @@ class Actions:
             return True
         return self._would_interrupt(message.text)
 
+    def breaks_off(self, message: Committed | TextPrompt) -> bool:
+        """Whether there is patience for more than was said."""
+        options = self.model.options
+        patient = options.turn.patience_ms is not None and isinstance(message, Committed)
+        return patient and is_unfinished(message.text, options.stt.language_code)
+
     def may_hesitate(self) -> bool:
         """Whether the voice detector's word alone pauses the reply."""
         facts, turn = self.model, self.model.current
@@ -90,7 +97,22 @@ class Actions:
         self.model.emit(EnsureStt(message.options.stt), Configured(message.session_id, message.options))
 
     def start_turn(self, message: Committed | TextPrompt) -> None:
-        self._start(message.text)
+        self._start(self._with_held(message.text))
+
+    def hold_utterance(self, message: Committed) -> None:
+        self.model.held_text = self._with_held(message.text)
+        self.wait_longer()
+
+    def wait_longer(self) -> None:
+        """The user is still speaking: patience begins anew."""
+        facts = self.model
+        facts.patient_until_s = facts.now_s + (facts.options.turn.patience_ms or 0) / 1000
+
+    def answer_held(self) -> None:
+        self._start(self._with_held())
+
+    def forget_held(self) -> None:
+        self.model.held_text = ""
 
     def greet(self, message: Configure) -> None:
         """The assistant speaks first."""
@@ -115,8 +137,7 @@ class Actions:
         before, window_ms = facts.current, facts.options.turn.merge_window_ms
         joined = window_ms is None or (facts.now_s - before.started_s) * 1000 <= window_ms
         self.cancel_turn()
-        text = f"{before.user_text} {message.text}".strip() if joined else message.text
-        self._start(text[-MAX_JOINED_CHARS:])
+        self._start(_joined(before.user_text, message.text) if joined else message.text)
 
     def open_audio(self) -> None:
         facts, turn = self.model, self.model.current
@@ -182,6 +203,11 @@ class Actions:
         if message.reason is not None:
             self.model.emit(Closing(message.reason))
 
+    def _with_held(self, text: str = "") -> str:
+        facts = self.model
+        held, facts.held_text = facts.held_text, ""
+        return _joined(held, text)
+
     def _start(
         self,
         user_text: str = "",
@@ -245,6 +271,10 @@ class Actions:
         facts.quiet_since_s = facts.now_s
         if turn.cause != "silence":
             facts.user_active_s = facts.now_s
+
+
+def _joined(before: str, text: str) -> str:
+    return f"{before} {text}".strip()[-MAX_JOINED_CHARS:]
 
 
 _REASONS: dict[type, InterruptReason] = {

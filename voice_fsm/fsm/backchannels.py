@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from voice_fsm.fsm.languages import language_of
 from voice_fsm.fsm.words import keys
 
 Remark = Literal["backchannel", "command", "words"]
@@ -47,18 +48,6 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "pt": "para, pare, espera, espere, um momento, pausa, chega, basta, silêncio, cala-te, não",
     "nl": "stop, wacht, wacht even, ho, moment, pauze, genoeg, stil, hou op, nee",
 }
-_ISO_639_3: Final = {
-    "eng": "en",
-    "deu": "de",
-    "ger": "de",
-    "fra": "fr",
-    "fre": "fr",
-    "spa": "es",
-    "ita": "it",
-    "por": "pt",
-    "nld": "nl",
-    "dut": "nl",
-}
 _HUM: Final = re.compile(r"(?:h?m+h*)+|(?:h?u+h+)+|h?u+m+|(?:a+h+a*)+m*|a?ha+|o+h+|e+h*m*")
 """Hums are the same everywhere: mm, mhm, uh-huh, um, ah, ähm, oh, eh."""
 _MOST_WORDS: Final = 3
@@ -76,23 +65,16 @@ def _read(table: Mapping[str, str]) -> dict[str, _Phrases]:
 
 _BACKCHANNELS: Final = _read(_LISTENING)
 _ORDERS: Final = _read(_COMMANDS)
-LANGUAGES: Final = tuple(_LISTENING)
 
 
 def remark(text: str, language_code: str | None) -> Remark:
     """What words mean to one who is speaking; of a language that is not known, all tables count."""
     words = keys(text)
-    language = _language(language_code)
+    language = language_of(language_code)
     rest = _without(words, _phrases(_BACKCHANNELS, language))
     if not rest:
         return "backchannel"
     return "command" if _begins(rest, _phrases(_ORDERS, language)) else "words"
-
-
-def _language(code: str | None) -> str | None:
-    primary = re.split(r"[-_]", (code or "").casefold())[0]
-    primary = _ISO_639_3.get(primary, primary)
-    return primary if primary in _LISTENING else None
 
 
 def _phrases(table: dict[str, _Phrases], language: str | None) -> _Phrases:

@@ -10,6 +10,7 @@ Only this file decides in which phase a session is. What the diagram leaves out,
   what had been heard.
 * The assistant may speak without being asked: first of all (``configure``), and when the user says nothing
   for long (``silence``). Such turns have no text of the user's.
+* ``holding``: what was said breaks off, and there is patience for more (``turn.patience_ms``).
 * ``hesitating``: somebody began to speak while the assistant did, and it is not known yet whether to stop. No
   audio is sent. What is said decides, or time does (``decision_due``).
 * ``speaking`` ends when the listener has heard the end, which `PlaybackClock` reckons; all audio is sent
@@ -30,6 +31,7 @@ class SessionChart(Actions, StateMachine):
 
     unconfigured = State(initial=True)
     listening = State()
+    holding = State()
     thinking = State()
     speaking = State()
     hesitating = State()
@@ -39,31 +41,42 @@ class SessionChart(Actions, StateMachine):
         unconfigured.to(thinking, cond="has_greeting", on=["adopt_options", "greet"])
         | unconfigured.to(listening, on="adopt_options")
         | listening.to(listening, on="adopt_options")
+        | holding.to(listening, on=["forget_held", "adopt_options"])
         | thinking.to(listening, on=["cancel_turn", "adopt_options"])
         | speaking.to(listening, on=["interrupt_turn", "adopt_options"])
         | hesitating.to(listening, on=["interrupt_turn", "adopt_options"])
     )
     utterance = (
-        listening.to(thinking, on="start_turn")
+        listening.to(holding, cond="breaks_off", on="hold_utterance")
+        | listening.to(thinking, on="start_turn")
+        | holding.to(holding, cond="breaks_off", on="hold_utterance")
+        | holding.to(thinking, on="start_turn")
         | thinking.to(thinking, cond="may_extend", on="extend_turn")
         | thinking.to(thinking, internal=True)
+        | speaking.to(holding, cond=["may_interrupt", "breaks_off"], on=["interrupt_turn", "hold_utterance"])
         | speaking.to(thinking, cond="may_interrupt", on=["interrupt_turn", "start_turn"])
         | speaking.to(speaking, internal=True)
+        | hesitating.to(
+            holding, cond=["may_interrupt", "breaks_off"], on=["interrupt_turn", "hold_utterance"]
+        )
         | hesitating.to(thinking, cond="may_interrupt", on=["interrupt_turn", "start_turn"])
         | hesitating.to(speaking, on="resume_turn")
     )
     nothing_said = (
         hesitating.to(speaking, on="resume_turn")
         | listening.to(listening, internal=True)
+        | holding.to(holding, internal=True)
         | thinking.to(thinking, internal=True)
         | speaking.to(speaking, internal=True)
     )
+    patience_over = holding.to(thinking, on="answer_held")
     silence = listening.to(thinking, on="break_silence")
     first_audio = thinking.to(speaking, on="open_audio")
     voice = (
         speaking.to(hesitating, cond="may_hesitate", on="pause_turn")
         | speaking.to(speaking, internal=True)
         | hesitating.to(hesitating, internal=True)
+        | holding.to(holding, internal=True, on="wait_longer")
         | listening.to(listening, internal=True)
         | thinking.to(thinking, internal=True)
     )
@@ -72,6 +85,7 @@ class SessionChart(Actions, StateMachine):
         | speaking.to(speaking, internal=True)
         | hesitating.to(listening, cond="may_interrupt", on="interrupt_turn")
         | hesitating.to(hesitating, internal=True)
+        | holding.to(holding, internal=True, on="wait_longer")
         | listening.to(listening, internal=True)
         | thinking.to(thinking, internal=True)
     )
@@ -83,6 +97,7 @@ class SessionChart(Actions, StateMachine):
         | speaking.to(listening, on="interrupt_turn")
         | hesitating.to(listening, on="interrupt_turn")
         | listening.to(listening, internal=True)
+        | holding.to(holding, internal=True)
     )
     turn_done = (
         thinking.to(listening, on="complete_turn")
@@ -98,6 +113,7 @@ class SessionChart(Actions, StateMachine):
     close = (
         unconfigured.to(closed, on="close_session")
         | listening.to(closed, on="close_session")
+        | holding.to(closed, on="close_session")
         | thinking.to(closed, on=["cancel_turn", "close_session"])
         | speaking.to(closed, on=["interrupt_turn", "close_session"])
         | hesitating.to(closed, on=["interrupt_turn", "close_session"])

@@ -1,5 +1,7 @@
 """What a session knows beside its phase."""
 
+import math
+
 import attrs
 
 from voice_fsm.fsm.effects import Effect
@@ -32,6 +34,9 @@ class Facts:
     """When the utterance under way was first heard."""
     utterance: str = ""
     """What the user has said of it so far; blank while there are no words."""
+    held_text: str = ""
+    """Of utterances that broke off, while there is patience for more."""
+    patient_until_s: float = math.inf
     has_words: bool = False
     """Whether there are any, be they but an echo."""
     silent_since_s: float | None = None

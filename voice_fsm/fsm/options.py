@@ -85,6 +85,8 @@ class TurnOptions:
     """How far audio is sent ahead of what the listener hears; ``None``: as fast as it comes."""
     grace_ms: int = 0
     """How long after the first audio of a turn nothing said interrupts it."""
+    patience_ms: int | None = None
+    """How long an utterance that breaks off is waited upon before it is answered; ``None``: not at all."""
     merge_window_ms: int | None = None
     """How long after a commit a further one is joined to it while the assistant thinks; ``None``: always."""
     first_message: str | None = None

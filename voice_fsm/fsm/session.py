@@ -296,6 +296,8 @@ class Session:
                 due.append((facts.opened_s + limits.configure_within_s, "configure"))
             case "listening":
                 due += self._silence_deadlines()
+            case "holding":
+                due.append((facts.patient_until_s, "patience"))
             case "thinking":
                 due.append((facts.current.started_s + limits.thinking_s, "thinking"))
             case "speaking" if facts.current.sent_s is not None:
@@ -344,6 +346,8 @@ class Session:
                     retryable=True,
                 )
                 self._chart.send("turn_failed", message=failed)
+            case "patience":
+                self._chart.send("patience_over")
             case "decision":
                 self._chart.send("decision_due", message=Tick(at_s=facts.now_s))
             case "silence":

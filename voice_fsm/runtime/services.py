@@ -156,6 +156,7 @@ def default_options(settings: config.Settings) -> SessionOptions:
             backchannels=conversation.barge_in_backchannels,
             decide_within_ms=conversation.barge_in_decide_within_ms,
             resume_after_ms=conversation.barge_in_resume_after_ms,
+            patience_ms=conversation.patience_ms,
             echo_filter=conversation.echo_filter,
             max_lead_ms=conversation.max_lead_ms,
             first_message=conversation.first_message,

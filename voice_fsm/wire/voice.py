@@ -133,6 +133,7 @@ class TurnPatch:
     resume_after_ms: int | None = attrs.field(default=None, validator=between(0, 10_000))
     max_lead_ms: int | None = attrs.field(default=None, validator=at_least(100))
     grace_ms: int | None = attrs.field(default=None, validator=at_least(0))
+    patience_ms: int | None = attrs.field(default=None, validator=between(0, 10_000))
     merge_window_ms: int | None = attrs.field(default=None, validator=at_least(0))
     first_message: str | None = attrs.field(default=None, validator=spoken(FIXED_CHARS))
     first_message_uninterruptible: bool | None = None

@@ -11,6 +11,7 @@ const PLACES = {
   thinking: [294, 164],
   speaking: [472, 164],
   hesitating: [472, 310],
+  holding: [236, 72],
   closed: [294, 310],
 };
 
@@ -36,6 +37,13 @@ const ROUTES = {
   "hesitating>thinking": { path: "M442 289C424 236 360 214 324 187" },
   "hesitating>hesitating": { path: "M530 300C566 290 566 334 532 322" },
   "hesitating>closed": { path: "M414 316H356" },
+  "listening>holding": { path: "M150 143C158 122 166 110 182 95" },
+  "holding>listening": { path: "M178 80C150 90 140 110 136 141" },
+  "holding>thinking": { path: "M264 93C274 108 278 122 282 141" },
+  "holding>holding": { path: "M222 51C216 22 256 22 250 49" },
+  "holding>closed": { path: "M244 93C262 150 246 240 268 287" },
+  "speaking>holding": { path: "M440 143C410 84 350 70 296 72" },
+  "hesitating>holding": { path: "M424 293C350 250 230 190 232 95" },
   "listening>closed": { path: "M134 185C150 236 194 274 246 283" },
   "thinking>closed": { path: "M294 185V283" },
   "speaking>closed": { path: "M454 185C438 236 394 274 342 283" },

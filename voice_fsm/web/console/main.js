@@ -10,6 +10,7 @@ import { VoiceSession } from "./session.js";
 import { readSettings } from "./settings.js";
 import { Sound } from "./sound.js";
 import { Toasts } from "./toasts.js";
+import { withToken } from "./token.js";
 import { Transcript } from "./transcript.js";
 
 const PROGRESS_EVERY_MS = 250;
