@@ -106,6 +106,8 @@ DEFAULTS = {
     "LLM_MODEL": "unset",
     "AGENTS_FILE": "unset",
     "AGENT_ID": "default",
+    "CONVERSATIONS_DB": "unset",
+    "CONVERSATIONS_KEEP_DAYS": "30",
     "SCREEN_HOOK": "unset",
     "SPEECH_ENGINE_URL": "unset",
     "SPEECH_ENGINE_API_KEY": "unset",

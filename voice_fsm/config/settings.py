@@ -522,6 +522,14 @@ class Agents:
         "Path of the TOML file that lists them. Unset: there is one, made of the server's settings.",
     )
     default_id: str = setting("AGENT_ID", "default", "Id of that one agent.")
+    conversations_db: str | None = setting(
+        "CONVERSATIONS_DB",
+        None,
+        "Path of the SQLite file that keeps what is said to and by agents. Unset: nothing is kept.",
+    )
+    conversations_keep_days: float = setting(
+        "CONVERSATIONS_KEEP_DAYS", 30.0, "Days after which a conversation is forgotten.", rule=POSITIVE
+    )
 
 
 @attrs.frozen(kw_only=True)

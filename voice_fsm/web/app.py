@@ -18,6 +18,7 @@ from voice_fsm.config import Access, Settings
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.metrics import METRICS_TYPE, Metrics
 from voice_fsm.runtime.agents import open_agents
+from voice_fsm.runtime.conversations import open_conversations
 from voice_fsm.runtime.services import open_services, open_speech_service
 from voice_fsm.runtime.session import Services
 from voice_fsm.speech.service import SpeechService
@@ -27,6 +28,7 @@ from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
 from voice_fsm.web.convai.access import SIGNED_URL_S, AgentAccess
 from voice_fsm.web.convai.endpoint import ConvaiEndpoint
+from voice_fsm.web.convai.history import history_routes
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
 from voice_fsm.web.seats import Seats
@@ -54,12 +56,15 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             open_services(settings, draining) as services,
             open_speech_service(settings, services.tts, services.metrics) as speech,
             open_agents(settings, services) as agents,
+            open_conversations(settings.agents) as keeper,
         ):
             policy, seats = _policy(settings), Seats(settings.limits.max_sessions)
             app.state.voice = VoiceEndpoint(
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )
-            app.state.convai = ConvaiEndpoint(agents, make_agent_access(settings.access, gate), policy, seats)
+            access = make_agent_access(settings.access, gate)
+            app.state.convai = ConvaiEndpoint(agents, access, policy, seats, keeper)
+            app.state.conversations = keeper and keeper.store
             app.state.speech, app.state.metrics = speech, services.metrics
             app.state.speech_socket = SpeechSocketEndpoint(
                 speech,
@@ -126,6 +131,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             WebSocketRoute("/api/v1/ws", speech_socket),
             WebSocketRoute("/v1/convai/conversation", convai),
             *agent_routes(gate),
+            *history_routes(gate),
             *token_routes(gate),
             WebSocketRoute("/v1/speech-engine/ws", speech_engine),
             Route("/api/token", conversation_token),

@@ -17,6 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from voice_fsm.errors import Upstream
 from voice_fsm.runtime.agents import Agent, Agents, HostedAgent
+from voice_fsm.runtime.conversations import ConversationKeeper
 from voice_fsm.runtime.session import Services
 from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate, TokenMint
@@ -116,12 +117,13 @@ async def serve_agents(
     *agents: Agent,
     policy: DoorPolicy | None = None,
     gate: Gate | None = None,
+    keeper: ConversationKeeper | None = None,
 ) -> AsyncIterator[AgentServer]:
     """Serve the Agents door alone, and stop it in bounded time."""
     hosted = {agent.id: HostedAgent(agent, services) for agent in agents or (Agent(id="default"),)}
     access = AgentAccess(gate or Gate(), TokenMint("secret", 900.0))
     seats = Seats((policy or DoorPolicy()).max_sessions)
-    endpoint = ConvaiEndpoint(Agents(hosted), access, policy or DoorPolicy(), seats)
+    endpoint = ConvaiEndpoint(Agents(hosted), access, policy or DoorPolicy(), seats, keeper)
     app = Starlette(routes=[WebSocketRoute("/v1/convai/conversation", endpoint.__call__)])
     stop = trio.Event()
     async with trio.open_nursery() as nursery:

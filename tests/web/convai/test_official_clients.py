@@ -88,7 +88,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """``voice-fsm serve`` with three agents and a key."""
     agents = tmp_path_factory.mktemp("agents") / "agents.toml"
     agents.write_text(AGENTS)
-    env = {**os.environ, "AGENTS_FILE": str(agents), "SERVICE_API_KEYS": KEY}
+    env = {
+        **os.environ,
+        "AGENTS_FILE": str(agents),
+        "SERVICE_API_KEYS": KEY,
+        "CONVERSATIONS_DB": str(agents.with_name("conversations.db")),
+    }
     command = [sys.executable, "-m", "voice_fsm", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
         assert server.stdout is not None
@@ -273,6 +278,20 @@ def test_a_written_conversation_by_the_python_client(
     conversation.send_multimodal_message("What is two plus two?")
     assert "4" in tape.wait_for("response", 2)
     assert tape.of("output") == []
+    conversation.end_session()  # type: ignore[no-untyped-call]  # the SDK's
+    conversation_id = conversation.wait_for_session_end()
+    assert conversation_id is not None
+    kept = served.client().conversational_ai.conversations
+    (found, *_) = kept.list(agent_id="closed").conversations
+    assert found.conversation_id == conversation_id
+    deadline_s = time.monotonic() + PATIENCE_S
+    while (whole := kept.get(conversation_id)).status != "done":  # it is written beside the conversation
+        assert time.monotonic() < deadline_s
+    assert [turn.role for turn in whole.transcript] == ["user", "agent", "user", "agent"]
+    assert whole.transcript[1].message == tape.of("response")[0]
+    kept.delete(conversation_id)
+    with pytest.raises(ApiError):
+        kept.get(conversation_id)
 
 
 def test_whom_the_python_client_cannot_reach(

@@ -14,6 +14,7 @@ from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.runtime.context import FrontEndNotes
 from voice_fsm.runtime.outgoing import Item
 from voice_fsm.runtime.session import VoiceSession
+from voice_fsm.runtime.transcript import Transcript
 from voice_fsm.web.convai.errors import NORMAL, OPERATIONAL
 from voice_fsm.web.convai.narration import Narration
 from voice_fsm.web.convai.opening import Opening, receive_frame
@@ -40,6 +41,7 @@ class ConvaiDoor:
         options: SessionOptions,
         narration: Narration,
         notes: FrontEndNotes,
+        transcript: Transcript,
     ) -> None:
         self._websocket = websocket
         self._conversation_id = conversation_id
@@ -47,6 +49,7 @@ class ConvaiDoor:
         self._options = options
         self._narration = narration
         self._notes = notes
+        self._transcript = transcript
         self._pings = Pings()
         self._close_code: int | None = None
         self._close_reason = ""
@@ -68,6 +71,7 @@ class ConvaiDoor:
         """Send what the protocol has to say of this; nothing, once the client has gone."""
         if isinstance(item, fx.Closing):
             self._close_code = _CLOSE_CODES.get(item.reason)
+        self._transcript.note(item, trio.current_time())
         for message in self._narration.tell(item):
             if isinstance(message, wire.Error):
                 self._close_reason = message.message
@@ -140,7 +144,9 @@ class ConvaiDoor:
                 )
             case wire.UserActivity():
                 session.step(UserActive(at_s=now_s))
-            case wire.ClientToolResult() | wire.Feedback():
+            case wire.Feedback():
+                self._transcript.judged(message.event_id, message.score)
+            case wire.ClientToolResult():
                 pass
             case wire.Unknown(name=name):
                 log.debug("unknown_message", type=name[:60])
@@ -154,4 +160,5 @@ class ConvaiDoor:
                 field="text",
             )
         if text.strip():
+            self._transcript.typed(text, trio.current_time())
             session.step(TextPrompt(at_s=trio.current_time(), text=text))

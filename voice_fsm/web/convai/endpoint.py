@@ -1,19 +1,23 @@
 """The door ``/v1/convai/conversation``: clients of ElevenLabs' Agents protocol."""
 
 import secrets
+import time
 from contextlib import suppress
 from typing import Final
 
 import attrs
 import structlog
+import trio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from voice_fsm.errors import SESSION_FAULTS, AccessDenied, ClientError, SessionFault, VoiceError
 from voice_fsm.fsm.effects import ErrorTold
 from voice_fsm.runtime.agents import Agents, HostedAgent
 from voice_fsm.runtime.context import FrontEndNotes, InformedChat
+from voice_fsm.runtime.conversations import ConversationKeeper
 from voice_fsm.runtime.session import VoiceSession
 from voice_fsm.runtime.text_only import without_sound
+from voice_fsm.runtime.transcript import ConversationRecord, Transcript
 from voice_fsm.web.convai.access import AgentAccess
 from voice_fsm.web.convai.door import ConvaiDoor
 from voice_fsm.web.convai.errors import BAD_INPUT, error_message
@@ -31,11 +35,20 @@ _REFUSALS: Final = (AccessDenied, NoSeat, ClientError)
 class ConvaiEndpoint:
     """Lets clients in that know an agent, and may talk to it."""
 
-    def __init__(self, agents: Agents, access: AgentAccess, policy: DoorPolicy, seats: Seats) -> None:
+    def __init__(
+        self,
+        agents: Agents,
+        access: AgentAccess,
+        policy: DoorPolicy,
+        seats: Seats,
+        keeper: ConversationKeeper | None = None,
+    ) -> None:
+        """Without a ``keeper`` nothing of a conversation outlives it."""
         self.agents = agents
         self.access = access
         self._policy = policy
         self._seats = seats
+        self._keeper = keeper
 
     async def __call__(self, websocket: WebSocket) -> None:
         """Serve one connection to its end."""
@@ -47,34 +60,56 @@ class ConvaiEndpoint:
             hosted = self.agents.get(websocket.query_params.get("agent_id", ""))
             self.access.check(websocket, hosted.agent)
             with self._seats.seat(), suppress(WebSocketDisconnect):
-                await _serve(websocket, hosted)
+                await self._serve(websocket, hosted)
         except _REFUSALS as error:
             log.warning("turned_away", code=error.code, path=websocket.url.path)
             await _turn_away(websocket, error)
 
+    async def _serve(self, websocket: WebSocket, hosted: HostedAgent) -> None:
+        opening = await read_opening(websocket)
+        conversation = hosted.converse(opening.initiation)
+        services = without_sound(hosted.services) if conversation.text_only else hosted.services
+        services.tts.check(conversation.options.tts)
+        services.chat.check(conversation.options.backend)
+        conversation_id = f"conv_{secrets.token_hex(12)}"
+        notes = FrontEndNotes()
+        begun = _begun(conversation_id, hosted, opening.initiation, text_only=conversation.text_only)
+        transcript = Transcript(begun, trio.current_time())
+        door = ConvaiDoor(
+            websocket,
+            conversation_id=conversation_id,
+            opening=opening,
+            options=conversation.options,
+            narration=Narration(
+                conversation_id, conversation.client_events, text_only=conversation.text_only
+            ),
+            notes=notes,
+            transcript=transcript,
+        )
+        informed = attrs.evolve(services, chat=InformedChat(services.chat, notes))
+        self._keep(transcript.begun)
+        try:
+            with structlog.contextvars.bound_contextvars(connection=conversation_id):
+                await VoiceSession(informed, door).run()
+        finally:
+            self._keep(transcript.record(trio.current_time()))
 
-async def _serve(websocket: WebSocket, hosted: HostedAgent) -> None:
-    opening = await read_opening(websocket)
-    conversation = hosted.converse(opening.initiation)
-    services, options = hosted.services, conversation.options
-    if conversation.text_only:
-        services = without_sound(services)
-    services.tts.check(options.tts)
-    services.chat.check(options.backend)
-    conversation_id = f"conv_{secrets.token_hex(12)}"
-    narration = Narration(conversation_id, conversation.client_events, text_only=conversation.text_only)
-    notes = FrontEndNotes()
-    door = ConvaiDoor(
-        websocket,
+    def _keep(self, record: ConversationRecord) -> None:
+        if self._keeper is not None:
+            self._keeper.keep(record)
+
+
+def _begun(
+    conversation_id: str, hosted: HostedAgent, initiation: wire.Initiation, *, text_only: bool
+) -> ConversationRecord:
+    return ConversationRecord(
         conversation_id=conversation_id,
-        opening=opening,
-        options=options,
-        narration=narration,
-        notes=notes,
+        agent_id=hosted.agent.id,
+        started_unix_s=int(time.time()),
+        user_id=initiation.user_id,
+        source=initiation.source_info.source,
+        text_only=text_only,
     )
-    informed = attrs.evolve(services, chat=InformedChat(services.chat, notes))
-    with structlog.contextvars.bound_contextvars(connection=conversation_id):
-        await VoiceSession(informed, door).run()
 
 
 async def _turn_away(websocket: WebSocket, refusal: VoiceError) -> None:

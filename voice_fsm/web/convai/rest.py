@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,6 +21,8 @@ PATH: Final = "/v1/convai/conversation"
 
 _NOT_FOUND: Final = 404
 _UNPROCESSABLE: Final = 422
+
+log = structlog.get_logger()
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -66,6 +69,15 @@ def answering(gate: Gate) -> Callable[[Handler], Handler]:
                 return await handler(request)
             except VoiceError as error:
                 return elevenlabs_refusal(error)
+            except OSError as error:
+                log.warning("conversations_unreachable", reason=str(error))
+                refusal = RequestError(
+                    503,
+                    "conversations_unreachable",
+                    "The conversations cannot be reached now.",
+                    retry_after_s=5,
+                )
+                return elevenlabs_refusal(refusal)
 
         return answer
 

@@ -1,0 +1,160 @@
+"""Conversations that were kept, over HTTP: ``/v1/convai/conversations``."""
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from voice_fsm.errors import ClientFault
+from voice_fsm.runtime.conversations import ConversationStore, Position
+from voice_fsm.runtime.transcript import ConversationRecord
+from voice_fsm.web.auth import Gate
+from voice_fsm.web.convai.rest import answering
+from voice_fsm.web.speech.refusals import RequestError
+
+DEFAULT_PAGE: Final = 30
+MAX_PAGE: Final = 100
+
+_PATH: Final = "/v1/convai/conversations"
+_NOT_FOUND: Final = 404
+
+
+def history_routes(gate: Gate) -> list[Route]:
+    """Routes for an app whose store is ``state.conversations``, None where nothing is kept."""
+
+    @answering(gate)
+    async def listing(request: Request) -> Response:
+        query = request.query_params
+        page = await _store(request).page(
+            agent_id=query.get("agent_id"), after=_position(query.get("cursor")), size=_page_size(request)
+        )
+        last = page.records[-1] if page.has_more else None
+        return JSONResponse(
+            {
+                "conversations": [_summary(record) for record in page.records],
+                "has_more": page.has_more,
+                "next_cursor": last and f"{last.started_unix_s}.{last.conversation_id}",
+            }
+        )
+
+    @answering(gate)
+    async def one(request: Request) -> Response:
+        record = await _store(request).get(request.path_params["conversation_id"])
+        if record is None:
+            raise _unknown()
+        return JSONResponse(_whole(record))
+
+    @answering(gate)
+    async def delete(request: Request) -> Response:
+        if not await _store(request).delete(request.path_params["conversation_id"]):
+            raise _unknown()
+        return JSONResponse({})
+
+    @answering(gate)
+    async def audio(_: Request) -> Response:
+        raise RequestError(_NOT_FOUND, "no_audio", "This server keeps no audio of conversations.")
+
+    return [
+        Route(_PATH, listing),
+        Route(f"{_PATH}/{{conversation_id}}", one),
+        Route(f"{_PATH}/{{conversation_id}}", delete, methods=["DELETE"]),
+        Route(f"{_PATH}/{{conversation_id}}/audio", audio),
+    ]
+
+
+def _store(request: Request) -> ConversationStore:
+    store: ConversationStore | None = request.app.state.conversations
+    if store is None:
+        raise RequestError(
+            _NOT_FOUND,
+            "conversations_not_kept",
+            "This server keeps no conversations; CONVERSATIONS_DB is unset.",
+        )
+    return store
+
+
+def _unknown() -> RequestError:
+    return RequestError(_NOT_FOUND, "document_not_found", "No conversation of this id is kept.")
+
+
+def _position(cursor: str | None) -> Position | None:
+    if not cursor:
+        return None
+    start, _, conversation_id = cursor.partition(".")
+    if not (start.isascii() and start.isdigit() and len(start) < MAX_PAGE):
+        raise _invalid("cursor", "must be the `next_cursor` of the page before")
+    return int(start[:15]), conversation_id
+
+
+def _page_size(request: Request) -> int:
+    text = request.query_params.get("page_size", str(DEFAULT_PAGE))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MAX_PAGE):
+        raise _invalid("page_size", f"must be from 1 to {MAX_PAGE}")
+    return int(text[:4])
+
+
+def _invalid(field: str, must: str) -> RequestError:
+    return RequestError(422, ClientFault.INVALID_FIELD, f"`{field}` {must}.", field=field)
+
+
+def _summary(record: ConversationRecord) -> dict[str, Any]:
+    return {
+        "agent_id": record.agent_id,
+        "conversation_id": record.conversation_id,
+        "start_time_unix_secs": record.started_unix_s,
+        "call_duration_secs": round(record.duration_s),
+        "message_count": len(record.entries),
+        "status": record.status,
+        "call_successful": "unknown",
+        "termination_reason": record.ended_by,
+    }
+
+
+def _whole(record: ConversationRecord) -> dict[str, Any]:
+    return {
+        "agent_id": record.agent_id,
+        "conversation_id": record.conversation_id,
+        "user_id": record.user_id,
+        "status": record.status,
+        "transcript": [_turn(entry) for entry in record.entries],
+        "metadata": {
+            "start_time_unix_secs": record.started_unix_s,
+            "call_duration_secs": round(record.duration_s),
+            "termination_reason": record.ended_by,
+            "text_only": record.text_only,
+            "conversation_initiation_source": record.source or "unknown",
+        },
+        "has_audio": False,
+        "has_user_audio": False,
+        "has_response_audio": False,
+        "has_auxiliary_audio": False,
+    }
+
+
+def _turn(entry: dict[str, Any]) -> dict[str, Any]:
+    turn = {
+        "role": entry["role"],
+        "message": entry["message"],
+        "time_in_call_secs": int(entry["at_s"]),
+        "source_event_id": entry["turn_id"],
+        "interrupted": "original" in entry,
+    }
+    if "original" in entry:
+        turn["original_message"] = entry["original"]
+    if "medium" in entry:
+        turn["source_medium"] = entry["medium"]
+    if "feedback" in entry:
+        turn["feedback"] = {"score": entry["feedback"], "time_in_call_secs": int(entry["at_s"])}
+    if "metrics" in entry:
+        turn["conversation_turn_metrics"] = {"metrics": _metrics(entry["metrics"])}
+    return turn
+
+
+def _metrics(timed: dict[str, float | None]) -> dict[str, Any]:
+    """As ElevenLabs has them, by name and in seconds; the names are those of `turn.metrics`."""
+    return {
+        name.removesuffix("_ms"): {"elapsed_time": value / 1000}
+        for name, value in timed.items()
+        if name.endswith("_ms") and value is not None
+    }
