@@ -208,6 +208,19 @@ async def test_drawing_svg_needs_graphviz_and_says_so() -> None:
     assert b"Graphviz" in without.stderr
 
 
+async def test_say_speaks_what_it_is_given_on_standard_input(tmp_path: Path) -> None:
+    """The audio, and nothing else, goes to standard output; a sentence about it to the other."""
+    done = await trio.run_process(
+        [sys.executable, "-m", "voice_fsm", "say", "-", "--out", "-"],
+        stdin=b"Good morning!",
+        capture_stdout=True,
+        capture_stderr=True,
+        env={**os.environ, "CACHE_DIR": str(tmp_path)},
+    )
+    assert len(done.stdout) > 20_000
+    assert done.stderr.startswith(b"-: ")
+
+
 async def test_a_server_that_cannot_start_says_why_and_nothing_else() -> None:
     """No address is printed that nobody will answer at."""
     done = await run("serve", "--port", "0", PIPER_VOICE="/nowhere/voice.onnx")

@@ -33,7 +33,8 @@ def read_wav(source: Path | BinaryIO, sample_rate_hz: int) -> bytes:
 
 def write_wav(path: Path, pcm: bytes, sample_rate_hz: int) -> None:
     """Write 16-bit mono PCM."""
-    with wave.open(str(path), "wb") as file:
+    # Opened here: a `wave.open` that fails leaves a traceback behind.
+    with path.open("wb") as target, wave.open(target, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(SAMPLE_BYTES)
         file.setframerate(sample_rate_hz)

@@ -59,22 +59,17 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
         ProviderError: an engine that the settings ask for is not installed.
         ConfigError: sessions are to be recorded where nothing can be written.
     """
-    chosen, conversation = settings.providers, settings.conversation
+    conversation = settings.conversation
     async with AsyncExitStack() as stack:
         client, metrics = await stack.enter_async_context(open_client()), _make_metrics(settings)
         # What fails is counted where it is known, with the links that broke later.
         stt_breaker = Breaker(Upstream.STT)
         metrics.watch_breaker(Upstream.STT, lambda: stt_breaker.is_open)
         stt = await stack.enter_async_context(open_recogniser(settings, stt_breaker))
-        tts: TtsProvider = GuardedTts(
-            await _open_tts(chosen.tts, settings, stack, client), _watched_breaker(Upstream.TTS, metrics)
-        )
-        if chosen.tts_fallback is not None:
-            tts = FallbackTts(tts, await _open_tts(chosen.tts_fallback, settings, stack, client))
         yield Services(
             stt=stt,
             chat=await open_chat(settings, stack, client, metrics),
-            tts=tts,
+            tts=await _open_voice(settings, stack, client, metrics),
             defaults=default_options(settings),
             limits=limits(settings),
             stt_connect_s=settings.deadlines.stt_connect_s,
@@ -94,6 +89,31 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             metrics=metrics,
             draining=draining,
         )
+
+
+@asynccontextmanager
+async def open_speech_alone(settings: config.Settings) -> AsyncIterator[SpeechService]:
+    """Run the service that speaks texts, and nothing else that a server has.
+
+    Raises:
+        ProviderError: the engine that the settings ask for is not installed.
+    """
+    async with AsyncExitStack() as stack:
+        client, metrics = await stack.enter_async_context(open_client()), _make_metrics(settings)
+        tts = await _open_voice(settings, stack, client, metrics)
+        yield await stack.enter_async_context(open_speech_service(settings, tts, metrics))
+
+
+async def _open_voice(
+    settings: config.Settings, stack: AsyncExitStack, client: httpx.AsyncClient, metrics: Metrics
+) -> TtsProvider:
+    chosen = settings.providers
+    first = GuardedTts(
+        await _open_tts(chosen.tts, settings, stack, client), _watched_breaker(Upstream.TTS, metrics)
+    )
+    if chosen.tts_fallback is None:
+        return first
+    return FallbackTts(first, await _open_tts(chosen.tts_fallback, settings, stack, client))
 
 
 def _make_metrics(settings: config.Settings) -> Metrics:
