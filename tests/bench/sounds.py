@@ -24,7 +24,7 @@ BACK_CHANNELS: Final = ("mm-hmm", "uh-huh", "yes", "okay", "right")
 VOICES: Final = ("en-us+adam", "en-gb+f3", "en-us+m3", "en-gb+f5")
 _LEVEL: Final = 0.08
 """Root mean square of speech as all of it is brought to: -22 dBFS."""
-_CHATTER: Final = (
+CHATTER: Final = (
     "We went down to the harbour early that morning and nobody had seen the boat come in.",
     "If you ask the people at the counter they will tell you the same story every time.",
     "There are three kinds of bread in the kitchen, and none of them is any good today.",
@@ -129,7 +129,7 @@ def _babble(count: int, random: np.random.Generator) -> Samples:
     total = np.zeros(count, np.float32)
     for speaker in range(8):
         voice = VOICES[speaker % len(VOICES)]
-        lines = [spoken(text, voice) for text in random.permutation(np.array(_CHATTER))]
+        lines = [spoken(text, voice) for text in random.permutation(np.array(CHATTER))]
         talk = np.concatenate(lines)
         repeated = np.tile(talk, count // len(talk) + 2)
         start = int(random.integers(len(talk)))

@@ -4,8 +4,10 @@ The detector alone, on sounds made the same way each time. Latency is from the f
 be heard to the arrival of the chunk with which it was noticed, in chunks of 100 ms.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import attrs
@@ -24,6 +26,8 @@ BEFORE_S: Final = 3.0
 """Silence or noise before each sound."""
 EARLY_MS: Final = 40.0
 """A start so much before what can be heard of an utterance is still its start."""
+_INTO_ECHO: Final = 3 * SAMPLE_RATE_HZ
+"""For how long the assistant is heard alone before the user interrupts."""
 BACKGROUNDS: Final[tuple[tuple[NoiseKind | None, float], ...]] = (
     (None, 0),
     ("white", 20),
@@ -46,8 +50,10 @@ class Heard:
     """CPU time of the chunk that took most."""
 
 
-def listen(samples: Samples, rules: VadRules, judges: ThoroughJudges) -> Heard:
-    """Give a new detector ``samples`` in chunks."""
+def listen(
+    samples: Samples, rules: VadRules, judges: ThoroughJudges, *, audible_from_ms: float = math.inf
+) -> Heard:
+    """Give a new detector ``samples`` in chunks; from ``audible_from_ms`` on the assistant is audible."""
     detector = SpeechDetector(rules, judges)
     pcm = to_pcm(samples)
     chunk = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
@@ -56,7 +62,7 @@ def listen(samples: Samples, rules: VadRules, judges: ThoroughJudges) -> Heard:
     spent_ms: list[float] = []
     for end in range(chunk, len(pcm) + chunk, chunk):
         began_s = time.thread_time()
-        changes = detector.hear(pcm[end - chunk : end])
+        changes = detector.hear(pcm[end - chunk : end], expects_echo=end / chunk * CHUNK_MS > audible_from_ms)
         spent_ms.append((time.thread_time() - began_s) * 1000)
         for change in changes:
             match change:
@@ -132,6 +138,28 @@ def other_sounds() -> Iterator[tuple[str, Sequence[Samples]]]:
     )
 
 
+def over_echo(gain_db: float, rules: VadRules, judges: ThoroughJudges) -> str:
+    """Let users speak, and then over the assistant's echo: false starts, misses and latency."""
+    assistant = np.concatenate([sounds.spoken(text, "en-us+f2") for text in sounds.CHATTER])
+    alone = sounds.echo(assistant, gain_db=gain_db)
+    false, total = 0, Speech()
+    users = [*sounds.human_utterances()[3:], *sounds.robot_utterances()]
+    for first, second in pairwise(users):
+        before = sounds.after_silence(first.samples, before_s=1)
+        began_ms = len(before) * 1000 / SAMPLE_RATE_HZ
+        over = alone.copy()
+        over[_INTO_ECHO : _INTO_ECHO + len(second.samples)] += second.samples[: len(over) - _INTO_ECHO]
+        heard = listen(np.concatenate((before, over)), rules, judges, audible_from_ms=began_ms)
+        onset_ms = began_ms + (_INTO_ECHO + second.onset) * 1000 / SAMPLE_RATE_HZ
+        end_ms = began_ms + (_INTO_ECHO + second.end) * 1000 / SAMPLE_RATE_HZ
+        total.count += 1
+        started = [start for start in heard.starts_ms if start >= onset_ms - EARLY_MS]
+        total.missed += not started or started[0] > end_ms
+        total.latencies_ms += [start - onset_ms for start in started[:1] if start <= end_ms]
+        false += sum(began_ms < start < onset_ms - EARLY_MS for start in heard.starts_ms)
+    return f"{total.count} | {false} | {total.missed} | {_quantiles(total.latencies_ms)}"
+
+
 def costly_sounds() -> Iterator[tuple[str, Samples]]:
     """Half a minute or more of each kind of sound that makes a difference in CPU time."""
     silence = np.zeros(30 * SAMPLE_RATE_HZ, np.float32)
@@ -158,6 +186,9 @@ def main() -> None:
         seconds = sum(map(len, samples)) / SAMPLE_RATE_HZ
         false = sum(len(each.starts_ms) for each in heard)
         print(f"| {name} | {len(heard)} | {false} | {seconds / 60:.1f} |", flush=True)
+    print("\n| echo | interruptions | false starts | missed | latency p50/p95 ms |\n|---|---|---|---|---|")
+    for gain_db in (-16, -20, -26):
+        print(f"| {gain_db} dB | {over_echo(gain_db, rules, judges)} |", flush=True)
     print("\n| sound | CPU ms per second | longest chunk, ms |\n|---|---|---|")
     for name, sound in costly_sounds():
         cost = listen(sound, rules, judges)

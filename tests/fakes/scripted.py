@@ -51,6 +51,7 @@ class ScriptedStt:
 
     def __init__(self) -> None:
         self.links: list[ScriptedLink] = []
+        self.asked: list[SttOptions] = []
         self.open_links = 0
         self.connecting: Callable[[int], Any] | None = None
         self.closing_s = 0.0
@@ -59,6 +60,7 @@ class ScriptedStt:
     @asynccontextmanager
     async def connect(self, options: SttOptions) -> AsyncIterator[ScriptedLink]:
         await trio.lowlevel.checkpoint()
+        self.asked.append(options)
         if self.connecting is not None:
             await self.connecting(len(self.links))
         feed, transcripts = trio.open_memory_channel[Transcript | Exception](100)

@@ -12,7 +12,7 @@ from tests.fakes.recordings import to_pcm
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from voice_fsm.audio import AudioFormat, ulaw_encode
 from voice_fsm.fsm.effects import SpeechBegan, SpeechEnded
-from voice_fsm.fsm.events import Update
+from voice_fsm.fsm.events import TextPrompt, Update
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.runtime.voice_activity import Assignment, assignment_for, for_recogniser
@@ -150,6 +150,26 @@ async def test_audio_at_another_rate_is_heard_at_that_rate(
     assert [told for told, _ in speech_told(door)] == [SpeechBegan, SpeechEnded]
 
 
+@pytest.mark.parametrize(("prompt", "told"), [("", 2), ("Tell me about the sea.", 1)])
+async def test_the_assistants_echo_is_no_speech_while_it_is_audible(
+    autojump_clock: MockClock, services: Services, prompt: str, told: int
+) -> None:
+    """What is as faint as an echo counts as the user in silence, but not while the assistant speaks."""
+    services = attrs.evolve(services, chat=ScriptedChat(lambda _: ["The sea is deep and blue. " * 9]))
+    echo = to_pcm(sounds.echo(SPEECH, gain_db=-26))
+
+    async def act(session: VoiceSession) -> None:
+        await talk(session)
+        if prompt:
+            session.step(TextPrompt(at_s=trio.current_time(), text=prompt))
+            await trio.sleep(0.1)
+            assert session.state == "speaking"
+        await talk(session, echo)
+
+    door = await run(services, act, tell_speech=True)
+    assert [kind for kind, _ in speech_told(door)].count(SpeechBegan) == told
+
+
 async def test_nobody_else_pays(autojump_clock: MockClock, services: Services) -> None:
     """Where nothing hangs on it, no network is loaded."""
     assert speech_told(await run(services, talk)) == []
@@ -206,6 +226,7 @@ async def test_a_session_that_ends_amid_speech_gives_its_judge_back(
 async def test_silence_commits(autojump_clock: MockClock, services: Services, stt: ScriptedStt) -> None:
     """One commit for each sentence, behind its last word and not long after it."""
     await run(services, lambda session: talk(session, ONE_SENTENCE * 2), SessionOptions(stt=LOCAL))
+    assert [options.commit_strategy for options in stt.asked] == ["manual"]
     first, second = (committed / 32000 for committed in stt.links[0].commits)
     assert first == pytest.approx(0.3 + SPEECH_S + 0.6, abs=0.15)
     assert second == pytest.approx(first + len(ONE_SENTENCE) / 32000, abs=0.11)

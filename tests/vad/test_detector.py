@@ -191,6 +191,19 @@ def test_bursts_are_not_speech(judges: ThoroughJudges) -> None:
     assert sum(bool(hear(judges, cough)) for cough in coughs) < 10
 
 
+def test_the_assistants_echo_is_not_the_user(judges: ThoroughJudges) -> None:
+    """Once the user's voice is known, a faint one while the assistant is audible starts nothing."""
+    user = to_pcm(sounds.after_silence(sounds.spoken("Tell me about the sea."), before_s=0.5))
+    assistant = sounds.spoken("The sea is deep and blue, and nobody knows all of it.", "en-us+f2")
+    echo = to_pcm(sounds.echo(assistant, gain_db=-26))
+    detector = SpeechDetector(VadRules(), judges)
+    assert [type(change) for change in detector.hear(user)] == [Started, Stopped]
+    assert detector.hear(echo, expects_echo=True) == []
+    assert [type(change) for change in detector.hear(user, expects_echo=True)] == [Started, Stopped]
+    assert [type(change) for change in detector.hear(echo)] == [Started]
+    detector.close()
+
+
 # --- formats and chunks -----------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.bench.sounds import noise
-from voice_fsm.vad.loudness import MARGIN_DB, QUIETEST_DB, NoiseFloor, levels_db
+from voice_fsm.vad.loudness import MARGIN_DB, QUIETEST_DB, NoiseFloor, TalkerLevel, levels_db
 
 
 def test_levels_are_relative_to_full_scale() -> None:
@@ -33,3 +33,17 @@ def test_speech_hardly_raises_the_floor_and_silence_lowers_it() -> None:
     for _ in range(100):
         floor.note(-90, in_speech=False)
     assert floor.audible_db == pytest.approx(QUIETEST_DB + MARGIN_DB)
+
+
+def test_the_talkers_level_is_that_of_vowels_and_is_forgotten() -> None:
+    """It follows the loud parts of speech, and a minute's silence makes room for a fainter voice."""
+    talker = TalkerLevel()
+    assert talker.beyond_echo_db == -np.inf
+    talker.note_silence(1000)
+    for _ in range(10):
+        for level_db in (-40, -20, -20):
+            talker.note_speech(level_db)
+    told_db = talker.beyond_echo_db
+    assert -33 < told_db < -29
+    talker.note_silence(60_000)
+    assert talker.beyond_echo_db == pytest.approx(told_db - 30)

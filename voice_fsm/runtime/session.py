@@ -111,7 +111,11 @@ class VoiceSession:
             metrics=services.metrics,
         )
         self._activity = VoiceActivity(
-            services.vad_judges, services.vad_rules, step=self.step, end_utterance=self._end_utterance
+            services.vad_judges,
+            services.vad_rules,
+            step=self.step,
+            end_utterance=self._end_utterance,
+            is_assistant_audible=lambda: self.state == "speaking",
         )
         self._tells_speech = False
         self._lead = LeadMeter(services.max_audio_lead_s)

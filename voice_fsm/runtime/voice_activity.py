@@ -87,11 +87,13 @@ class VoiceActivity:
         *,
         step: Callable[[AnyEvent], None],
         end_utterance: Callable[[], None],
+        is_assistant_audible: Callable[[], bool],
     ) -> None:
         self._judges = judges
         self._rules = rules
         self._step = step
         self._end_utterance = end_utterance
+        self._is_assistant_audible = is_assistant_audible
         self._assignment: Assignment | None = None
         self._waiting: deque[_Sound | Assignment | None] = deque()
         """Audio, and between it the assignments that hold from there on."""
@@ -158,7 +160,7 @@ class VoiceActivity:
             await trio.lowlevel.checkpoint()
 
     def _hear(self, ear: "_Ear", sound: _Sound) -> None:
-        for change in ear.detector.hear(ear.pcm(sound)):
+        for change in ear.detector.hear(ear.pcm(sound), expects_echo=self._is_assistant_audible()):
             now_s = trio.current_time()
             if isinstance(change, Started):
                 self._step(SpeechStarted(at_s=now_s, speech_ms=change.speech_ms))

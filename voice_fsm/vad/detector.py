@@ -14,7 +14,7 @@ import numpy as np
 from voice_fsm.audio import Codec, Resampler, ulaw_decode
 from voice_fsm.vad.engines import FRAME, HOP, RATE_HZ, QuickJudge, ThoroughJudge, ThoroughJudges, WebRtcJudge
 from voice_fsm.vad.hysteresis import Change, Hysteresis, VadRules
-from voice_fsm.vad.loudness import NoiseFloor, levels_db
+from voice_fsm.vad.loudness import NoiseFloor, TalkerLevel, levels_db
 
 CONTEXT_HOPS: Final = 6
 """Sound from before the first such frame that the thorough judge gets too, to judge by: 0.2 s."""
@@ -24,6 +24,7 @@ ATTENTIVE_FRAMES: Final = 10
 _BYTES_PER_MS: Final = RATE_HZ * 2 / 1000
 _FRAME_BYTES: Final = FRAME * 2
 _HOP_BYTES: Final = HOP * 2
+_FRAME_MS: Final = FRAME * 1000 / RATE_HZ
 _HOP_MS: Final = HOP * 1000 / RATE_HZ
 
 
@@ -37,6 +38,8 @@ class SpeechDetector:
         """Lent to this detector while something may be speech."""
         self._hysteresis = Hysteresis(rules)
         self._floor = NoiseFloor()
+        self._talker = TalkerLevel()
+        self._expects_echo = False
         self._unframed = b""
         self._unjudged = bytearray()
         """What the thorough judge has not been given: up to a hop while it listens, else its context."""
@@ -53,8 +56,13 @@ class SpeechDetector:
         """How much audio has been heard."""
         return self._heard_bytes / _BYTES_PER_MS
 
-    def hear(self, pcm: bytes) -> list[Change]:
-        """Listen to the next sound (PCM at 16 kHz, whole samples); tell what it changed, in order."""
+    def hear(self, pcm: bytes, *, expects_echo: bool = False) -> list[Change]:
+        """Listen to the next sound (PCM at 16 kHz, whole samples); tell what it changed, in order.
+
+        ``expects_echo`` says that the assistant is audible where the microphone is. Speech then starts only
+        if it is not much fainter than the user's was.
+        """
+        self._expects_echo = expects_echo
         sound = self._unframed + pcm
         whole = len(sound) // _FRAME_BYTES * _FRAME_BYTES
         self._unframed = sound[whole:]
@@ -83,6 +91,7 @@ class SpeechDetector:
             return list(self._judge(self._thorough))
         self.close()
         del self._unjudged[: -CONTEXT_HOPS * _HOP_BYTES]
+        self._talker.note_silence(_FRAME_MS)
         stopped = self._hysteresis.note_silence(self.heard_ms)
         return [stopped] if stopped else []
 
@@ -97,9 +106,18 @@ class SpeechDetector:
 
     def _judge_hop(self, hop: bytes, probability: float, until_ms: float) -> Change | None:
         (level_db,) = levels_db(np.frombuffer(hop, "<i2"), HOP)
-        if level_db >= self._floor.audible_db and probability >= self._hysteresis.threshold:
-            return self._hysteresis.note_speech(until_ms, _HOP_MS)
-        return self._hysteresis.note_silence(until_ms)
+        if level_db < self._least_db() or probability < self._hysteresis.threshold:
+            return self._hysteresis.note_silence(until_ms)
+        started = self._hysteresis.note_speech(until_ms, _HOP_MS)
+        if self.is_speaking:
+            self._talker.note_speech(level_db)
+        return started
+
+    def _least_db(self) -> float:
+        """The level from which a hop may be the user's speech."""
+        if self._expects_echo and not self.is_speaking:
+            return max(self._floor.audible_db, self._talker.beyond_echo_db)
+        return self._floor.audible_db
 
 
 class Intake:
