@@ -1,20 +1,24 @@
 """A whole session whose chat is the official Speech Engine server, and the commands around it."""
 
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from click.testing import CliRunner, Result
 
+from tests.fakes import npm
 from tests.fakes.elevenlabs_agents import FakeAgentsApi
 from tests.fakes.http_server import serve_http
 from tests.fakes.scripted import ScriptedStt, ScriptedTts
 from tests.fakes.speech_engine_sdk import official_server
 from tests.web.conftest import run_voice_server
+from voice_fsm.chat.base import ChatRequest, ReplyText
 from voice_fsm.chat.speech_engine import SpeechEngineConfig, open_speech_engine_chat
 from voice_fsm.cli import main
 from voice_fsm.runtime.session import Services
@@ -65,6 +69,57 @@ async def test_a_conversation_with_an_interruption() -> None:
         [("user", "Tell me a story")],
         [("user", "Tell me a story"), *([("agent", heard)] if heard else []), ("user", "Go on")],
     ]
+
+
+@pytest.fixture(scope="module")
+def javascript() -> Path:
+    """The script that makes a server of the official JavaScript package, with the package."""
+    project = Path(__file__).parent / "speech_engine_js"
+    npm.install(project)
+    return project / "server.mjs"
+
+
+@attrs.frozen
+class JavascriptServer:
+    """The running script, and what it reports: pairs of a kind and a value."""
+
+    process: trio.Process
+
+    async def report(self, kind: str) -> Any:
+        """The value of the next report, which is of this kind."""
+        assert self.process.stdout is not None
+        line = b""
+        with trio.fail_after(30):
+            while not line.endswith(b"\n"):
+                line += await self.process.stdout.receive_some(1)
+        told, value = json.loads(line)
+        assert told == kind, value
+        return value
+
+
+async def test_the_javascript_server_answers_and_is_interrupted(javascript: Path) -> None:
+    """It goes on sending the old reply after an interruption, as it does; none of that is heard."""
+    async with trio.open_nursery() as nursery:
+        start = partial(trio.run_process, ["node", str(javascript), KEY], stdout=subprocess.PIPE, check=False)
+        server = JavascriptServer(await nursery.start(start))
+        url = f"ws://127.0.0.1:{await server.report('port')}/ws"
+        async with open_speech_engine_chat(SpeechEngineConfig(url=url, api_key=KEY)) as chat:
+            async with chat.reply(question("one")) as parts:
+                assert await anext(parts) == ReplyText("You said one. ")
+            async with chat.reply(question("two")) as parts:
+                said = [part.text async for part in parts]
+            assert said == ["You said two. ", "That is all."]
+            chat.forget("conv_7")
+            assert await server.report("init") == "conv_7"
+            assert await server.report("transcript") == [["user", "one"]]
+            assert await server.report("transcript") == [["user", "two"]]
+            assert await server.report("aborted") == "one"
+            await server.report("close")
+        server.process.terminate()
+
+
+def question(text: str) -> ChatRequest:
+    return ChatRequest(session_id="conv_7", turn_id=1, text=text)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from elevenlabs import ElevenLabs
 from elevenlabs.core.api_error import ApiError
 from playwright.sync_api import Browser, Page
 
+from tests.fakes import npm
 from tests.web.chromium import run_chromium
 
 with warnings.catch_warnings():
@@ -316,14 +317,7 @@ def test_whom_the_python_client_cannot_reach(
 @pytest.fixture(scope="module")
 def packages() -> Path:
     """The npm packages of ``official/package-lock.json``, in a directory that git ignores."""
-    if shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("no npm on this machine")
-        pytest.skip("no npm on this machine")
-    installed, lock = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        subprocess.run(["npm", "ci", "--silent"], cwd=HERE, check=True, timeout=120)  # noqa: S607
-    return HERE / "node_modules"
+    return npm.install(HERE)
 
 
 def test_a_written_conversation_by_the_javascript_client_in_node(served: Served, packages: Path) -> None:
