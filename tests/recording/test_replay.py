@@ -2,16 +2,24 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.recording.sessions import API_KEY, GOLDEN, SCRIPTS, play, timeline_text
+from tests.recording.sessions import API_KEY, GOLDEN, SCRIPTS, MemoryRecorder, play, timeline_text
 from voice_fsm.cli import main
+from voice_fsm.fsm import events as ev
+from voice_fsm.fsm.effects import StartTurn
+from voice_fsm.fsm.options import SessionOptions, TurnOptions
+from voice_fsm.fsm.session import Limits
 from voice_fsm.recording.reading import read_recording
 from voice_fsm.recording.replay import Proof, replay
+from voice_fsm.runtime.recorder import RecordedSession
 
 Documents = list[dict[str, Any]]
 
@@ -21,6 +29,12 @@ def changed(name: str, change: Callable[[Documents], object]) -> Proof:
     lines = [json.loads(line) for line in (GOLDEN / f"{name}.jsonl").read_bytes().splitlines()]
     change(lines)
     return replay(read_recording(b"".join(json.dumps(line).encode() + b"\n" for line in lines)))
+
+
+def _event(kind: Any, at_s: float, turn_id: int, **fields: object) -> ev.AnyEvent:
+    of_turn = {"turn_id": turn_id} if issubclass(kind, ev.TurnEvent) else {}
+    event: ev.AnyEvent = kind(at_s=at_s, **of_turn, **fields)
+    return event
 
 
 def index_of(lines: Documents, effect: str) -> tuple[int, int]:
@@ -58,6 +72,55 @@ async def test_a_session_that_is_played_now_can_be_proved(name: str, autojump_cl
         assert proof.steps >= 3
         assert API_KEY.encode() not in data
     assert b"How are" not in data
+
+
+WORDS = st.text("bcd \n\u00e9,.", max_size=30)
+"""No word that a rule of conversation could know."""
+MOVES: st.SearchStrategy[Callable[[float, int], ev.AnyEvent]] = st.one_of(
+    st.builds(lambda text: partial(_event, ev.Partial, text=text), WORDS),
+    st.builds(lambda text: partial(_event, ev.Committed, text=text), WORDS),
+    st.builds(lambda text: partial(_event, ev.TextPrompt, text=text), WORDS),
+    st.builds(lambda text: partial(_event, ev.ReplyComplete, text=text, metadata={"of": text}), WORDS),
+    st.builds(
+        lambda texts: partial(
+            _event,
+            ev.SpeechAligned,
+            spans=tuple(ev.SpokenSpan(text, 300.0 * place) for place, text in enumerate(texts)),
+        ),
+        st.lists(WORDS, min_size=1, max_size=3),
+    ),
+    st.sampled_from(
+        [
+            partial(_event, ev.ReplyStarted),
+            partial(_event, ev.FirstAudio),
+            partial(_event, ev.AudioSent, duration_ms=700.0),
+            partial(_event, ev.TurnDone),
+            partial(_event, ev.Interrupt),
+            partial(_event, ev.Tick),
+        ]
+    ),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.3, 1.7]), MOVES), max_size=40), st.integers(1, 3))
+def test_any_session_can_be_proved_without_its_words(
+    moves: list[tuple[float, Callable[[float, int], ev.AnyEvent]]], min_words: int
+) -> None:
+    """Cutting, joining and counting words gives the same for placeholders: so does what was heard."""
+    tape = MemoryRecorder().tape(Limits(), 0.0)
+    session = RecordedSession(Limits(), at_s=0.0, tape=tape)
+    options = SessionOptions(turn=TurnOptions(min_words=min_words))
+    session.receive(ev.Configure(at_s=0.0, session_id="s", options=options))
+    at_s, turn_id = 0.0, 0
+    for pause_s, move in moves:
+        at_s += pause_s
+        effects = session.receive(move(at_s, turn_id))
+        turn_id = next((effect.turn_id for effect in effects if isinstance(effect, StartTurn)), turn_id)
+    for text in ("plain", "redacted"):
+        proof = replay(read_recording(tape.data(text)))
+        assert proof.holds, proof.summary()
+        assert proof.steps == len(moves) + 1
 
 
 def test_another_value_is_found_and_told_with_its_path() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
+from tests.recording.sessions import MemoryRecorder
 from voice_fsm.errors import ConfigError
 from voice_fsm.fsm.events import BadInput, Configure, Disconnect, Partial
 from voice_fsm.fsm.options import SessionOptions
@@ -89,6 +90,15 @@ async def test_a_session_that_is_never_configured_is_recorded(tmp_path: Path) ->
     assert (recording.header.session_id, recording.header.limits) == (None, Limits(history_turns=7))
     assert len(recording.lines) == 2
     assert replay(recording).holds
+
+
+def test_nothing_is_noted_once_a_session_is_closed() -> None:
+    """What changes nothing any more is no part of its history."""
+    tape = MemoryRecorder().tape(Limits(), 5.0)
+    session = RecordedSession(Limits(), at_s=5.0, tape=tape)
+    for at_s in (6.0, 7.0):
+        session.receive(Disconnect(at_s=at_s))
+    assert len(tape.lines) == 1
 
 
 async def test_sessions_do_not_mix(tmp_path: Path) -> None:
