@@ -31,7 +31,8 @@ async def transcribe_file(settings: Settings, file: bytes, *, language: str | No
 
     Raises:
         ClientError: it is no recording, or the recogniser does not know the language.
-        ProviderError: the recogniser is not installed, or failed.
+        ProviderError: the recogniser is not installed, or there is no link to be had.
+        ExceptionGroup: with a ProviderError: it failed.
     """
     pcm = await trio.to_thread.run_sync(decode_recording, file, RECORDING_FORMAT.sample_rate_hz, LONGEST_S)
     async with open_recogniser(settings) as stt:

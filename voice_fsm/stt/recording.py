@@ -58,8 +58,9 @@ async def transcribe(
     """Transcribe a recording, PCM in `RECORDING_FORMAT`, as fast as the recogniser takes it.
 
     Raises:
-        ProviderError: the recogniser failed, or has no room.
-        ClientError: it does not know the language.
+        ProviderError: there is no link to be had.
+        ClientError: the recogniser does not know the language.
+        ExceptionGroup: with a ProviderError: the recogniser failed.
     """
     options = SttOptions(
         audio_format=RECORDING_FORMAT,

@@ -67,11 +67,12 @@ def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
         path = (error.field or "body").split(".")
         detail = [{"loc": path, "msg": error.message, "type": error.code}]
     else:
-        detail = {"status": _elevenlabs_status(error), "message": error.message}
+        detail = {"status": elevenlabs_status(error), "message": error.message}
     return JSONResponse({"detail": detail}, status, headers=_headers(error))
 
 
-def _elevenlabs_status(error: VoiceError) -> str:
+def elevenlabs_status(error: VoiceError) -> str:
+    """ElevenLabs' name of an error, where it has one; else ours."""
     match error:
         case AccessDenied():
             return "invalid_api_key"

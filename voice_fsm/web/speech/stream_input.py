@@ -20,6 +20,7 @@ from voice_fsm.speech.timing import TimedSpeech, with_timing
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
 from voice_fsm.web.speech.elevenlabs_tts import read_format, voice_settings
+from voice_fsm.web.speech.refusals import elevenlabs_status
 from voice_fsm.wire import stream_input as wire
 
 log = structlog.get_logger()
@@ -56,7 +57,7 @@ class StreamInputEndpoint:
         with suppress(WebSocketDisconnect):
             if isinstance(error, VoiceError):
                 log.info("stream_input_ended", code=error.code)
-                await websocket.send_text(wire.error_frame(_name(error), error.message))
+                await websocket.send_text(wire.error_frame(elevenlabs_status(error), error.message))
                 await websocket.close(wire.POLICY_VIOLATION, wire.close_reason(error.message))
             else:
                 await websocket.close(RESTARTING if self._draining.is_set() else NORMAL)
@@ -201,7 +202,3 @@ def _times(item: TimedSpeech) -> wire.CharTimes | None:
         starts_ms=tuple(at - item.start_ms for at in told.starts_ms),
         durations_ms=tuple(end - start for start, end in zip(told.starts_ms, told.ends_ms, strict=True)),
     )
-
-
-def _name(error: VoiceError) -> str:
-    return "invalid_api_key" if isinstance(error, AccessDenied) else error.code
