@@ -353,6 +353,7 @@ def test_providers_follow_from_what_is_set(environ: dict[str, str], providers: t
         ({"STT_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_PROVIDER=elevenlabs"),
         ({"TTS_PROVIDER": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_PROVIDER=elevenlabs"),
         ({"TTS_PROVIDER": "openai"}, "OPENAI_API_KEY", "is needed for TTS_PROVIDER=openai"),
+        ({"TTS_PROVIDER": "deepgram"}, "DG_API_KEY", "is needed for TTS_PROVIDER=deepgram"),
         ({"TTS_PROVIDER": "cartesia"}, "CARTESIA_API_KEY", "is needed for TTS_PROVIDER=cartesia"),
         ({"STT_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for STT_FALLBACK=elevenlabs"),
         ({"TTS_FALLBACK": "elevenlabs"}, "ELEVENLABS_API_KEY", "is needed for TTS_FALLBACK=elevenlabs"),

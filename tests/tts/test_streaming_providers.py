@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.fakes.cartesia import FakeCartesia, serve_cartesia
+from tests.fakes.deepgram_tts import FakeDeepgramTts, serve_deepgram_tts
 from tests.fakes.elevenlabs_tts import speech_of
 from tests.fakes.http_server import refusing_port
 from tests.fakes.openai_tts import FakeOpenAiTts, serve_openai_tts
@@ -20,6 +21,7 @@ from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText, TtsProvider
 from voice_fsm.tts.cartesia import CartesiaTtsConfig, open_cartesia_tts
+from voice_fsm.tts.deepgram import DeepgramTtsConfig, open_deepgram_tts
 from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
@@ -90,11 +92,23 @@ async def open_cartesia(**config: Any) -> AsyncIterator[Rig]:
             yield Rig(tts, fake)
 
 
+@asynccontextmanager
+async def open_deepgram(**config: Any) -> AsyncIterator[Rig]:
+    fake = FakeDeepgramTts()
+    async with serve_deepgram_tts(fake) as url, open_client(verify=False) as client:
+        settings = {"api_key": fake.api_key, "base_url": url, "deadlines": DEADLINES, **config}
+        async with open_deepgram_tts(DeepgramTtsConfig(**settings), client) as tts:
+            yield Rig(tts, fake)
+
+
 MP3 = TtsOptions(output_format=AudioFormat.parse("mp3_44100_128"))
+OPUS = TtsOptions(output_format=AudioFormat.parse("opus_48000_64"))
 WAYS = (
     Way("openai", open_openai),
     Way("cartesia", open_cartesia, is_socket=True),
     Way("cartesia over HTTP", open_cartesia, MP3),
+    Way("deepgram", open_deepgram, is_socket=True),
+    Way("deepgram over HTTP", open_deepgram, OPUS),
 )
 SOCKET_WAYS = tuple(way for way in WAYS if way.is_socket)
 HTTP_WAYS = tuple(way for way in WAYS if not way.is_socket)

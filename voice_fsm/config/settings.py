@@ -97,7 +97,7 @@ class Providers:
         "Who turns speech into text.",
         derived="elevenlabs if ELEVENLABS_API_KEY is set, else local",
     )
-    tts: Literal["local", "elevenlabs", "openai", "cartesia"] = setting(
+    tts: Literal["local", "elevenlabs", "openai", "deepgram", "cartesia"] = setting(
         "TTS_PROVIDER",
         "local",
         "Who speaks.",
@@ -114,7 +114,7 @@ class Providers:
     stt_fallback: Literal["local", "elevenlabs"] | None = setting(
         "STT_FALLBACK", None, "Who steps in for STT_PROVIDER."
     )
-    tts_fallback: Literal["local", "elevenlabs", "openai", "cartesia"] | None = setting(
+    tts_fallback: Literal["local", "elevenlabs", "openai", "deepgram", "cartesia"] | None = setting(
         "TTS_FALLBACK", None, "Who steps in for TTS_PROVIDER."
     )
 

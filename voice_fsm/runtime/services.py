@@ -37,6 +37,7 @@ from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 from voice_fsm.stt.local import open_local_stt
 from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.cartesia import CartesiaTtsConfig, open_cartesia_tts
+from voice_fsm.tts.deepgram import DeepgramTtsConfig, open_deepgram_tts
 from voice_fsm.tts.elevenlabs import ElevenLabsTtsConfig, open_elevenlabs_tts
 from voice_fsm.tts.local import open_local_tts
 from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
@@ -48,7 +49,7 @@ from voice_fsm.vad.hysteresis import VadRules
 _MB: Final = 1_000_000
 
 SttName = Literal["local", "elevenlabs"]
-TtsName = Literal["local", "elevenlabs", "openai", "cartesia"]
+TtsName = Literal["local", "elevenlabs", "openai", "deepgram", "cartesia"]
 
 
 @asynccontextmanager
@@ -289,6 +290,19 @@ async def _open_tts(
                 )
             )
 
+        case "deepgram":
+            deepgram = settings.deepgram
+            return await stack.enter_async_context(
+                open_deepgram_tts(
+                    DeepgramTtsConfig(
+                        api_key=deepgram.api_key or "",
+                        base_url=deepgram.base_url,
+                        model_voice=deepgram.tts_model_voice,
+                        deadlines=_tts_deadlines(settings),
+                    ),
+                    client,
+                )
+            )
         case "cartesia":
             cartesia = settings.cartesia
             return await stack.enter_async_context(

@@ -29,7 +29,7 @@ class Dialogue(Protocol):
     """What is said on a socket for some of a reply's text, from the script's next piece on."""
 
     has_ended: bool
-    """Whether all that was asked for has come, so that nothing of it can come any more."""
+    """Whether all text was sent and all that it asks for has come, so that nothing of it comes any more."""
 
     async def speak(self, send: Send, patience: Patience) -> None:
         """Send text as it is written, and its end; tell the script how much of it was taken.
@@ -98,10 +98,10 @@ class SocketRequest(Generic[K]):
         dialogue = self._start(self._socket, self.untold)
         try:
             connection = await self._socket.connection()
-            patience = Patience(self._deadlines)
+            frames = _SocketFrames(connection, dialogue, Patience(self._deadlines))
             async with background_nursery() as nursery:
-                nursery.start_soon(self._speak, connection, dialogue, patience)
-                yield _SocketFrames(connection, dialogue, patience)
+                nursery.start_soon(self._speak, frames)
+                yield frames
         except ProviderError:
             await self._drop()
             raise
@@ -114,15 +114,16 @@ class SocketRequest(Generic[K]):
             socket, self._socket = self._socket, None
             await self._pool.give_back(socket)
 
-    async def _speak(self, connection: WebSocketConnection, dialogue: Dialogue, patience: Patience) -> None:
+    async def _speak(self, frames: "_SocketFrames") -> None:
         async def send(message: str) -> None:
             self._sending = True  # and so it stays if this is cancelled, in the middle of a frame perhaps
-            await connection.send_message(message)
+            await frames.connection.send_message(message)
             self._sending = False
 
         self._sending = False
         with suppress(ConnectionClosed):
-            await dialogue.speak(send, patience)
+            await frames.dialogue.speak(send, frames.patience)
+            frames.text_is_sent()
 
     async def _leave(self, dialogue: Dialogue) -> None:
         if self._socket is None:
@@ -152,27 +153,39 @@ class _SocketFrames:
     """The frames of one dialogue."""
 
     def __init__(self, connection: WebSocketConnection, dialogue: Dialogue, patience: Patience) -> None:
-        self._connection = connection
-        self._dialogue = dialogue
-        self._patience = patience
+        self.connection = connection
+        self.dialogue = dialogue
+        self.patience = patience
+        self._waiting = trio.CancelScope()
+
+    def text_is_sent(self) -> None:
+        """Wait no longer if all of its audio has come by now."""
+        if self.dialogue.has_ended:
+            self._waiting.cancel()
 
     async def next_frame(self) -> Frame | None:
-        while not self._dialogue.has_ended:
-            try:
-                message = await self._patience.wait_for(self._connection.get_message)
-            except ConnectionClosed as closed:
-                raise self._error_of(closed) from None
-            frame = self._dialogue.read(message)
+        while not self.dialogue.has_ended:
+            message = await self._next_message()
+            frame = None if message is None else self.dialogue.read(message)
             if frame is not None:
                 if frame.audio:
-                    self._patience.audio_came()
+                    self.patience.audio_came()
                 return frame
+        return None
+
+    async def _next_message(self) -> str | bytes | None:
+        with trio.CancelScope() as self._waiting:
+            try:
+                message: str | bytes = await self.patience.wait_for(self.connection.get_message)
+            except ConnectionClosed as closed:
+                raise self._error_of(closed) from None
+            return message
         return None
 
     def _error_of(self, closed: ConnectionClosed) -> ProviderError:
         code = closed.reason.code if closed.reason is not None else None
         text = (closed.reason.reason or "") if closed.reason is not None else ""
-        known = self._dialogue.error_of_close(code, text)
+        known = self.dialogue.error_of_close(code, text)
         if known is not None:
             return known
         if code in _PLAIN_CLOSE_CODES:

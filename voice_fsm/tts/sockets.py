@@ -33,6 +33,7 @@ class SpeechSocket(Generic[K]):
     def __init__(self, key: K, idle_s: float) -> None:
         self.key = key
         """What all replies over it have in common."""
+        self.born_s = trio.current_time()
         self.sent: deque[tuple[float, int]] = deque()
         """When text was sent over it, and how many characters."""
         self._idle_s = idle_s
@@ -139,12 +140,20 @@ class SocketPool(Generic[K]):
     """All sockets of a provider that are not gone."""
 
     def __init__(
-        self, nursery: trio.Nursery, open_socket: OpenSocket[K], *, max_idle: int, idle_s: float
+        self,
+        nursery: trio.Nursery,
+        open_socket: OpenSocket[K],
+        *,
+        max_idle: int,
+        idle_s: float,
+        suits: Callable[[SpeechSocket[K]], bool] = lambda _: True,
     ) -> None:
+        """``suits`` says whether a socket may serve another reply."""
         self._nursery = nursery
         self._open_socket = open_socket
         self._max_idle = max_idle
         self._idle_s = idle_s
+        self._suits = suits
         self._idle: list[SpeechSocket[K]] = []
 
     @property
@@ -154,15 +163,15 @@ class SocketPool(Generic[K]):
 
     def prewarm(self, key: K) -> None:
         """Open one in the background, unless one is ready or about to be."""
-        if len(self._idle) < self._max_idle and self._find(key, lambda _: True) is None:
+        if len(self._idle) < self._max_idle and self._find(key) is None:
             self._idle.append(self._start(key))
 
-    def claim(self, key: K, suits: Callable[[SpeechSocket[K]], bool] = lambda _: True) -> SpeechSocket[K]:
-        """Take the one that was idle last and suits, or have a new one opened.
+    def claim(self, key: K) -> SpeechSocket[K]:
+        """Take the one that was idle last, or have a new one opened.
 
         The caller gives it back or releases it.
         """
-        socket = self._find(key, suits)
+        socket = self._find(key)
         if socket is None:
             socket = self._start(key)
         else:
@@ -172,15 +181,15 @@ class SocketPool(Generic[K]):
 
     async def give_back(self, socket: SpeechSocket[K]) -> None:
         """Keep a claimed socket for another reply, unless enough are idle already."""
-        if socket.is_usable and len(self._idle) < self._max_idle:
+        if socket.is_usable and len(self._idle) < self._max_idle and self._suits(socket):
             self._idle.append(socket)
             socket.give_back()
         else:
             await socket.release()
 
-    def _find(self, key: K, suits: Callable[[SpeechSocket[K]], bool]) -> SpeechSocket[K] | None:
+    def _find(self, key: K) -> SpeechSocket[K] | None:
         for socket in reversed(self._idle):
-            if socket.key == key and socket.is_usable and suits(socket):
+            if socket.key == key and socket.is_usable and self._suits(socket):
                 return socket
         return None
 
