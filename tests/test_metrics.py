@@ -27,7 +27,7 @@ def shown(metrics: Metrics) -> dict[str, float]:
         if sample.value
         and (name := f"{sample.name.removeprefix('voice_fsm_')}{{{','.join(sample.labels.values())}}}")
         and sample.name.startswith("voice_fsm_")
-        and not sample.name.endswith(("_created", "_bucket"))
+        and not sample.name.endswith("_bucket")
     }
 
 

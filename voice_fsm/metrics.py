@@ -137,7 +137,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format (version 0.0.4)."""
-        return generate_latest(_Labelled(self._registry, self._worker))
+        return generate_latest(_Shown(self._registry, self._worker))
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", help_, labels, registry=self._registry)
@@ -149,20 +149,20 @@ class Metrics:
         return Histogram(f"{_PREFIX}_{name}", help_, registry=self._registry, buckets=_LATENCY_BUCKETS_S)
 
 
-class _Labelled(Collector):
-    """A registry's metrics, with the worker's name on every sample."""
+class _Shown(Collector):
+    """A registry's metrics, with the worker's name on every sample, and without the times of creation."""
 
     def __init__(self, registry: CollectorRegistry, worker: str) -> None:
         self._registry = registry
-        self._worker = worker
+        self._labels = {"worker": worker} if worker else {}
 
     def collect(self) -> Iterable[Metric]:
         for metric in self._registry.collect():
-            if self._worker:
-                metric.samples = [
-                    sample._replace(labels={**sample.labels, "worker": self._worker})
-                    for sample in metric.samples
-                ]
+            metric.samples = [
+                sample._replace(labels={**sample.labels, **self._labels})
+                for sample in metric.samples
+                if not sample.name.endswith("_created")
+            ]
             yield metric
 
 

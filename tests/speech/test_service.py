@@ -220,3 +220,15 @@ async def test_syntheses_wait_for_their_turn(
     assert tts.most_running == 2
     assert (tts.ended, codes) == (3, ["tts_overloaded"])
     assert trio.current_time() - began_s == pytest.approx(2 * CHUNKS_PER_PIECE)
+
+
+async def test_slow_listeners_do_not_fill_the_memory(autojump_clock: MockClock, tts: CountingTts) -> None:
+    """While too much is held for those who listen, nothing new is begun; who wants the same may join."""
+    other = SpeechRequest(text="Something else is asked for.")
+    async with open_speech(tts, SpeechConfig(max_heard_bytes=1)) as speech:
+        async with speech.synthesize(SpeechRequest(text=HELLO)):
+            with pytest.raises(ProviderError) as caught:
+                await heard(speech, other)
+            assert caught.value.code == "tts_overloaded"
+            assert await heard(speech, SpeechRequest(text=HELLO)) == audio_of([HELLO])
+        assert await heard(speech, other) == audio_of([other.text])

@@ -33,6 +33,16 @@ class Recording:
         """Nobody listens, and the end will not be made."""
         return self.scope.cancel_called
 
+    @property
+    def is_complete(self) -> bool:
+        """All is there."""
+        return self._ended and self._error is None
+
+    @property
+    def is_heard(self) -> bool:
+        """Somebody listens."""
+        return self._listeners > 0
+
     def add(self, item: Speech) -> None:
         """Append the next item."""
         self.items.append(item)

@@ -9,8 +9,8 @@ pace of its maker and not of its listeners, and ends when the last of them leave
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import attrs
@@ -19,7 +19,7 @@ import trio
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.options import TtsOptions
-from voice_fsm.metrics import Metrics, SynthesisOutcome
+from voice_fsm.metrics import Metrics, SpeechSource, SynthesisOutcome
 from voice_fsm.speech.cache import SpeechCache
 from voice_fsm.speech.pieces import Pieces, split
 from voice_fsm.speech.recording import AudioOnly, Listening, Recording
@@ -53,21 +53,19 @@ class SpeechConfig:
     """Syntheses at a time."""
     max_waiting: int = 64
     """Syntheses that may wait for their turn; the next is refused."""
+    max_heard_bytes: int = 256_000_000
+    """Audio of all that is listened to. More is begun only below it: slow listeners hold what was made."""
 
 
 class Synthesis:
     """One listener's speech: iterate over it once, as `Speech` or by `audio`."""
 
-    def __init__(self, recording: Recording, *, shared: bool) -> None:
-        self._recording = recording
+    def __init__(self, recording: Recording, source: SpeechSource) -> None:
         self._listening = Listening(recording)
-        self.shared = shared
-        """Somebody else's request had begun it."""
-
-    @property
-    def cached(self) -> bool:
+        self.shared = source == "joined"
+        """Somebody else's request had begun it, and it goes on."""
+        self.cached = source in {"memory", "disk"}
         """It was there already, as a whole."""
-        return self._recording.origin != "synthesis"
 
     def __aiter__(self) -> Listening:
         return self._listening
@@ -108,7 +106,8 @@ class SpeechService:
         self._nursery = nursery
         self._slots = trio.CapacityLimiter(config.concurrency)
         self._recordings: dict[str, Recording] = {}
-        """Those being made that others may join."""
+        """Those being made or kept, which others may join."""
+        self._listened_to: set[Recording] = set()
 
     @property
     def max_chars(self) -> int:
@@ -141,23 +140,39 @@ class SpeechService:
             ProviderError: on entering or while iterating.
         """
         self.check(request)
-        recording, shared = self._join(request)
-        with recording.heard():
-            await recording.wait_audible()
-            self._metrics.speech_requested("joined" if shared else recording.origin)
-            yield Synthesis(recording, shared=shared)
-
-    def _join(self, request: SpeechRequest) -> tuple[Recording, bool]:
-        """Find the recording under way, or begin one; true if it was found."""
         key = _key(request, self._config.identity)
-        running = self._recordings.get(key) if request.cache else None
-        if running is not None and not running.is_abandoned:
-            return running, True
+        recording = self._recordings.get(key) if request.cache else None
+        source: SpeechSource | None = None
+        if recording is None or recording.is_abandoned:
+            recording = self._begin(request, key)
+        else:
+            source = "memory" if recording.is_complete else "joined"
+        with self._heard(recording):
+            await recording.wait_audible()
+            source = source or recording.origin
+            self._metrics.speech_requested(source)
+            if source in {"memory", "disk"}:
+                self._metrics.cache_gave(recording.audio_bytes)
+            yield Synthesis(recording, source)
+
+    def _begin(self, request: SpeechRequest, key: str) -> Recording:
+        if sum(recording.audio_bytes for recording in self._listened_to) > self._config.max_heard_bytes:
+            raise _overloaded()
         recording = Recording()
         if request.cache:
             self._recordings[key] = recording
         self._nursery.start_soon(self._make, recording, request, key)
-        return recording, False
+        return recording
+
+    @contextmanager
+    def _heard(self, recording: Recording) -> Iterator[None]:
+        self._listened_to.add(recording)
+        try:
+            with recording.heard():
+                yield
+        finally:
+            if not recording.is_heard:
+                self._listened_to.discard(recording)
 
     async def _make(self, recording: Recording, request: SpeechRequest, key: str) -> None:
         try:
@@ -185,7 +200,6 @@ class SpeechService:
         for item in items:
             recording.add(item)
         recording.finish()
-        self._metrics.cache_gave(recording.audio_bytes)
         return True
 
     async def _synthesize(self, recording: Recording, request: SpeechRequest) -> None:
@@ -204,9 +218,7 @@ class SpeechService:
         if not pieces:
             raise _empty()
         if self._slots.statistics().tasks_waiting >= self._config.max_waiting:
-            raise _provider_error(
-                ProviderFault.OVERLOADED, "Too many texts wait to be spoken by this server. Try again later."
-            )
+            raise _overloaded()
         async with self._slots, self._tts.speak(Pieces(pieces), request.options) as speech:
             async for item in speech:
                 recording.add(item)
@@ -220,6 +232,12 @@ def _key(request: SpeechRequest, identity: str) -> str:
     facts = [_KEY_VERSION, identity, attrs.asdict(request.options), request.text]
     # ASCII, for half a surrogate pair may be in a text and not in UTF-8.
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _overloaded() -> ProviderError:
+    return _provider_error(
+        ProviderFault.OVERLOADED, "This server speaks as many texts as it can at a time. Try again later."
+    )
 
 
 def _empty() -> ClientError:
