@@ -184,6 +184,19 @@ def test_resampling_in_chunks_is_resampling_at_once(from_hz: int, to_hz: int) ->
     assert np.max(np.abs(difference)) <= 3
 
 
+@pytest.mark.parametrize("from_hz", [8000, 22050, 24000, 44100, 48000])
+def test_a_prompt_resampler_keeps_nothing_back(from_hz: int) -> None:
+    """After each 20 ms it has given all but a sample or so; what it gives is the same tone."""
+    resampler, sound = Resampler(from_hz, 16000, prompt=True), tone(from_hz)
+    chunk = from_hz // 50 * 2
+    given = b""
+    for start in range(0, len(sound) - chunk, chunk):
+        given += resampler.feed(sound[start : start + chunk])
+        assert len(given) / 32 >= (start + chunk) / 2 * 1000 / from_hz - 0.3
+    spectrum = np.abs(np.fft.rfft(np.frombuffer(given, "<i2"), 16000))
+    assert np.argmax(spectrum) == 440
+
+
 def test_resampling_keeps_the_tone() -> None:
     """440 Hz stays 440 Hz, as loud as before."""
     out = np.frombuffer(Resampler(44100, 16000).feed(tone(44100), last=True), "<i2").astype(float)
