@@ -34,6 +34,9 @@ def test_the_example_of_the_page_is_read_as_it_says() -> None:
     assert support.allowed_overrides == ("first_message", "language", "text_only")
     assert support.llm is not None
     assert support.llm.model == "small-1"
+    (tool,) = support.tools
+    assert (tool.name, tool.expects_response, tool.timeout_s) == ("show_order", True, 20.0)
+    assert tool.parameters["required"] == ["number"]
     assert "sk-" not in repr(support)
     spoken = phone.options(SessionOptions())
     assert spoken.stt.audio_format == spoken.tts.output_format == AudioFormat("ulaw", 8000)
@@ -78,6 +81,11 @@ def test_every_field_is_on_the_page() -> None:
             {"agents": [{"id": "a", "backend": {}, "llm": {"base_url": "http://l", "model": "m"}}]},
             "`agents.0` has both `llm` and `backend`; one of them answers",
         ),
+        (
+            {"agents": [{"id": "a", "tools": [{"name": "t", "kind": "client"}]}]},
+            "`agents.0.tools.0.kind` is not known; there are description",
+        ),
+        ({"agents": [{"id": "a", "tools": [{"name": "a tool"}]}]}, "`agents.0.tools.0.name` must be 1 to 64"),
         (
             {"agents": [{"id": "a", "colour": "red"}]},
             "`agents.0.colour` is not known; there are allowed_overrides",
@@ -135,6 +143,16 @@ async def test_an_agent_may_have_a_chat_of_its_own(tmp_path: Path) -> None:
         assert names == ["openai", "backend"]
         with pytest.raises(ClientError, match="no agent"):
             agents.get("d")
+
+
+async def test_tools_need_a_model_that_can_ask_for_them(tmp_path: Path) -> None:
+    """The start is refused, rather than that the tools never be called."""
+    path = tmp_path / "agents.toml"
+    path.write_text('[[agents]]\nid="a"\n[[agents.tools]]\nname="t"\n')
+    services = Services(stt=ScriptedStt(), chat=ScriptedChat(), tts=ScriptedTts())
+    with pytest.raises(ConfigError, match="the tools of the agent 'a' need a chat that is OpenAI-compatible"):
+        async with open_agents(settings_with(path), services):
+            pass
 
 
 def test_variables_are_filled_in_by_name() -> None:

@@ -15,6 +15,35 @@ from voice_fsm.fsm.options import BackendOptions
 
 
 @attrs.frozen(kw_only=True)
+class Tool:
+    """Something that the front end can do or look up for the assistant."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "object", "properties": {}})
+    """JSON schema of its arguments, which are an object."""
+
+
+@attrs.frozen
+class ToolResult:
+    """What came of a call; data of the front end, or a sentence that says why there is none."""
+
+    text: str
+    is_error: bool = False
+
+
+class Tools(Protocol):
+    """The tools of one turn's front end."""
+
+    @property
+    def offered(self) -> tuple[Tool, ...]:
+        """All that may be called."""
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """Have a tool called, and wait for what comes of it. What goes wrong is a result too."""
+
+
+@attrs.frozen(kw_only=True)
 class ChatRequest:
     """One turn's question."""
 
@@ -27,6 +56,8 @@ class ChatRequest:
     history: tuple[Exchange, ...] = ()
     """Earlier turns, oldest first; the assistant's side holds only what was heard."""
     backend: BackendOptions = BackendOptions()
+    tools: Tools | None = None
+    """For providers that can let their model call them."""
     context: tuple[str, ...] = ()
     """What the front end says of the situation, oldest first: data too, not to be taken for instructions."""
 

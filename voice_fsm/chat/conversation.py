@@ -1,7 +1,7 @@
 """The conversation so far as chat messages, cut to what a model may be sent."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -18,7 +18,7 @@ can make it say anything."""
 _CHARS_PER_TOKEN: Final = 4
 """Of ASCII text, roughly; any other character counts as a token of its own."""
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 @attrs.frozen(kw_only=True)

@@ -1,16 +1,18 @@
 """Any host that speaks OpenAI's chat completions: OpenAI, Groq, vLLM, Ollama, LM Studio and many more."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 import httpx
 
-from voice_fsm.chat.base import ChatRequest
+from voice_fsm.chat.base import ChatRequest, ReplyPart
 from voice_fsm.chat.choice import check_base_url, endpoint, key_for
-from voice_fsm.chat.conversation import HistoryLimits, chat_messages
+from voice_fsm.chat.conversation import HistoryLimits, Message, chat_messages
 from voice_fsm.chat.openai_stream import OpenAiStream
+from voice_fsm.chat.openai_tools import OpenReply, tool_fields, with_tools
 from voice_fsm.chat.reply import Reply
 from voice_fsm.errors import ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
@@ -71,7 +73,7 @@ class OpenAiChat:
         """Nothing is kept."""
 
     @asynccontextmanager
-    async def reply(self, request: ChatRequest) -> AsyncIterator[Reply]:
+    async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """Ask; see `ChatProvider.reply`.
 
         Raises:
@@ -79,11 +81,26 @@ class OpenAiChat:
             ClientError: on entering: as `check`.
         """
         self.check(request.backend)
+        messages = self._messages(request)
         async with AsyncExitStack() as stack:
-            answer = await self._ask(stack, self._call(request))
-            if answer.content_type != "text/event-stream":  # LM Studio: 200 for addresses it does not know
-                raise answer.error(ProviderFault.BAD_RESPONSE)
-            yield Reply(answer, OpenAiStream())
+            first = await self._open(stack, request, messages)
+            if request.tools is None:
+                yield first.reply
+            else:
+                ask_again = partial(self._open, request=request)
+                yield await stack.enter_async_context(with_tools(first, messages, ask_again, request.tools))
+
+    async def _open(
+        self, stack: AsyncExitStack, request: ChatRequest, messages: Sequence[Message]
+    ) -> OpenReply:
+        answer = await self._ask(stack, self._call(request, messages))
+        if answer.content_type != "text/event-stream":  # LM Studio: 200 for addresses it does not know
+            raise answer.error(ProviderFault.BAD_RESPONSE)
+        stream = OpenAiStream()
+        wants_tools = request.tools is not None
+        return OpenReply(
+            Reply(answer, stream, may_be_silent=lambda: wants_tools and bool(stream.calls)), stream
+        )
 
     async def _ask(self, stack: AsyncExitStack, call: httpx.Request) -> Answer:
         config = self._config
@@ -100,30 +117,32 @@ class OpenAiChat:
                 f"The chat backend has no {path}, or not the model asked for (HTTP 404)."
             ) from None
 
-    def _call(self, request: ChatRequest) -> httpx.Request:
+    def _call(self, request: ChatRequest, messages: Sequence[Message]) -> httpx.Request:
         chosen = request.backend
         own = BackendOptions(base_url=self._config.base_url, api_key=self._config.api_key)
         key = key_for(attrs.evolve(chosen, provider=None), own)
         return json_request(
             self._client,
             endpoint(chosen.base_url or self._config.base_url, _PATH),
-            self._body(request),
+            self._body(request, messages),
             {**self._config.headers, **bearer(Upstream.CHAT, key)},
         )
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _messages(self, request: ChatRequest) -> list[Message]:
+        chosen = request.backend.system_prompt
+        prompt = self._config.system_prompt if chosen is None else chosen
+        return chat_messages(request, prompt, self._config.history)
+
+    def _body(self, request: ChatRequest, messages: Sequence[Message]) -> dict[str, Any]:
         config, chosen = self._config, request.backend
         model = chosen.model or config.model
         if not model:
             raise provider_error(
                 Upstream.CHAT, ProviderFault.UNAVAILABLE, "No chat model is set on this server."
             )
-        prompt = config.system_prompt if chosen.system_prompt is None else chosen.system_prompt
-        body: dict[str, Any] = {
-            "model": model,
-            "messages": chat_messages(request, prompt, config.history),
-            "stream": True,
-        }
+        body: dict[str, Any] = {"model": model, "messages": list(messages), "stream": True}
+        if request.tools is not None:
+            body["tools"] = tool_fields(request.tools)
         if config.include_usage:
             body["stream_options"] = {"include_usage": True}
         if config.temperature is not None:

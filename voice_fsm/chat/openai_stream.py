@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from voice_fsm.chat.base import ReplyMetadata, ReplyPart, ReplyText
 from voice_fsm.chat.reply import BrokenReplyError
 from voice_fsm.errors import ProviderFault
@@ -11,6 +13,8 @@ from voice_fsm.wire.sse import ServerSentEvent, SseDecoder
 from voice_fsm.wire.upstream_json import read_upstream_json
 
 DONE: Final = "[DONE]"
+MAX_CALLS: Final = 16
+"""Tools that one message may ask for."""
 
 _USAGE_KEYS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _WHY_SILENT: Final = {
@@ -21,11 +25,23 @@ _WHY_SILENT: Final = {
 }
 
 
+@attrs.define
+class ToolCall:
+    """A tool that the model wants called."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    """JSON, if the model keeps to what it was told."""
+
+
 class CompletionChunks:
     """Collects what the chunks of one completion say, beside their text."""
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
+        self.calls: dict[int, ToolCall] = {}
+        """By their index in the message."""
         self._facts: dict[str, Any] = {}
 
     def take(self, chunk: Mapping[str, Any]) -> list[ReplyPart]:
@@ -64,8 +80,25 @@ class CompletionChunks:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return []
+        self._note_calls(delta.get("tool_calls"))
         texts = (delta.get(key) for key in ("content", "refusal"))
         return [text for text in texts if text and isinstance(text, str)]
+
+    def _note_calls(self, pieces: object) -> None:
+        """Calls come in pieces: id and name with the first one, arguments as text that is to be joined."""
+        for piece in pieces if isinstance(pieces, list) else ():
+            if not isinstance(piece, dict):
+                continue
+            index = piece.get("index", 0)
+            function = piece.get("function")
+            if not isinstance(index, int) or not isinstance(function, dict):
+                continue
+            if index not in self.calls and len(self.calls) >= MAX_CALLS:
+                continue
+            call = self.calls.setdefault(index, ToolCall())
+            call.id = _text(piece.get("id")) or call.id
+            call.name = _text(function.get("name")) or call.name
+            call.arguments += _text(function.get("arguments"))
 
 
 class OpenAiStream:
@@ -79,6 +112,11 @@ class OpenAiStream:
         self._events = SseDecoder()
         self._chunks = CompletionChunks()
         self.is_over = False
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """Tools that the model wants called, in its order."""
+        return [call for _, call in sorted(self._chunks.calls.items()) if call.name]
 
     @property
     def is_complete(self) -> bool:
@@ -127,6 +165,10 @@ def _first_choices(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(choices, list):
         return []
     return [choice for choice in choices if isinstance(choice, dict) and choice.get("index", 0) == 0]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _object(text: str) -> dict[str, Any]:

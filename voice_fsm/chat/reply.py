@@ -1,7 +1,7 @@
 """One reply under way: bytes of an answer in, its parts out, whatever the format."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, Protocol, Self
 
@@ -54,9 +54,13 @@ class Reply:
     BAD_RESPONSE when there was no text at all.
     """
 
-    def __init__(self, answer: Answer, decoder: ReplyDecoder) -> None:
+    def __init__(
+        self, answer: Answer, decoder: ReplyDecoder, *, may_be_silent: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``may_be_silent`` is asked at the end, about a reply without text."""
         self._answer = answer
         self._decoder = decoder
+        self._may_be_silent = may_be_silent
         self._text = ReplyTextFilter()
         self._has_text = False
         self._parts: deque[ReplyPart] = deque()
@@ -97,7 +101,7 @@ class Reply:
         last = self._decoder.end()
         self._take(part for part in last if isinstance(part, ReplyText))
         self._speak(self._text.end())
-        if not self._has_text:
+        if not self._has_text and not self._may_be_silent():
             raise BrokenReplyError(
                 ProviderFault.BAD_RESPONSE,
                 self._decoder.why_silent() or "The chat backend gave an empty answer.",

@@ -13,13 +13,15 @@ from typing import Any, Final, get_args
 import attrs
 
 from voice_fsm import config
+from voice_fsm.chat.base import Tool
 from voice_fsm.errors import ClientError, ClientFault, ConfigError
 from voice_fsm.fsm.options import PCM_16K, SessionOptions
+from voice_fsm.runtime.client_tools import ClientTool, ClientTools
 from voice_fsm.runtime.services import open_chat
 from voice_fsm.runtime.session import Services
 from voice_fsm.upstream.http import open_client
 from voice_fsm.wire import codec
-from voice_fsm.wire.checks import blank_as_none, check, http_url, line, spoken
+from voice_fsm.wire.checks import above, blank_as_none, check, http_url, line, spoken
 from voice_fsm.wire.convai import (
     AUDIO_FORMATS,
     ConfigOverride,
@@ -44,6 +46,23 @@ HARMLESS: Final[tuple[Override, ...]] = ("first_message", "language", "voice", "
 
 _VARIABLE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _VARIABLE_NAME: Final = "AGENTS_FILE"
+
+
+@attrs.frozen(kw_only=True)
+class AgentTool:
+    """A tool that the agent's front ends have."""
+
+    name: str = attrs.field(
+        validator=check(
+            lambda value: bool(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value)),
+            "must be 1 to 64 letters, digits, dashes or underscores",
+        )
+    )
+    description: str = ""
+    parameters: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "object", "properties": {}})
+    """JSON schema of the arguments."""
+    expects_response: bool = True
+    timeout_s: float = attrs.field(default=20.0, validator=above(0))
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +111,7 @@ class Agent:
     allowed_overrides: tuple[Override, ...] = HARMLESS
     client_events: tuple[str, ...] | None = None
     dynamic_variables: Mapping[str, Scalar] = attrs.field(factory=dict)
+    tools: tuple[AgentTool, ...] = ()
 
     def options(self, defaults: SessionOptions) -> SessionOptions:
         """What a session of this agent starts from; 16 kHz PCM both ways, as all official clients can."""
@@ -203,6 +223,8 @@ async def open_agents(settings: config.Settings, services: Services) -> AsyncIte
         hosted = {}
         for agent in load_agents(settings):
             own = _settings_of(agent, settings)
+            if agent.tools and own.providers.chat != "openai":
+                raise _wrong(f"the tools of the agent {agent.id!r} need a chat that is OpenAI-compatible")
             served = (
                 services
                 if own is settings
@@ -210,6 +232,18 @@ async def open_agents(settings: config.Settings, services: Services) -> AsyncIte
             )
             hosted[agent.id] = HostedAgent(agent, served)
         yield Agents(hosted)
+
+
+def client_tools(agent: Agent) -> ClientTools:
+    """The agent's tools, for one conversation."""
+    return ClientTools(
+        ClientTool(
+            tool=Tool(name=tool.name, description=tool.description, parameters=tool.parameters),
+            expects_response=tool.expects_response,
+            timeout_s=tool.timeout_s,
+        )
+        for tool in agent.tools
+    )
 
 
 def load_agents(settings: config.Settings) -> tuple[Agent, ...]:
@@ -312,6 +346,10 @@ def _refuse_unknown(table: Mapping[str, Any], cls: Any, path: str) -> None:  # n
         kinds = [kind for kind in (known[name], *get_args(known[name])) if attrs.has(kind)]
         if kinds and isinstance(value, dict):
             _refuse_unknown(value, kinds[0], f"{path}.{name}")
+        elif kinds and isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    _refuse_unknown(item, kinds[0], f"{path}.{name}.{index}")
 
 
 def _settings_of(agent: Agent, settings: config.Settings) -> config.Settings:

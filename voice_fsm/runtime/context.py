@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyPart
+from voice_fsm.runtime.client_tools import ClientTools
 
 MAX_NOTES: Final = 20
 """The newest are kept."""
@@ -34,15 +35,17 @@ class FrontEndNotes:
 
 
 class InformedChat:
-    """A chat provider (`ChatProvider`) whose every question carries one session's notes."""
+    """A chat provider (`ChatProvider`) whose every question carries one session's notes and tools."""
 
-    def __init__(self, chat: ChatProvider, notes: FrontEndNotes) -> None:
+    def __init__(self, chat: ChatProvider, notes: FrontEndNotes, tools: ClientTools) -> None:
         self.name = chat.name
         self.check = chat.check
         self.forget = chat.forget
         self._chat = chat
         self._notes = notes
+        self._tools = tools
 
     def reply(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
         """Ask, with the notes as they are now."""
-        return self._chat.reply(attrs.evolve(request, context=self._notes.texts()))
+        tools = self._tools.of_turn(request.turn_id)
+        return self._chat.reply(attrs.evolve(request, context=self._notes.texts(), tools=tools))

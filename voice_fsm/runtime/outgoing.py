@@ -93,6 +93,10 @@ class Outgoing:
         """Take this turn's output from now on, and no other's."""
         self._admitted = turn_id
 
+    def admits(self, turn_id: int) -> bool:
+        """Whether output of this turn is taken."""
+        return self._admitted == turn_id
+
     def put(self, notice: Notice | Answer) -> None:
         """Queue a notice.
 

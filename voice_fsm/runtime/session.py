@@ -187,6 +187,11 @@ class VoiceSession:
         """Queue what the door has to say by itself."""
         self._put(Answer(message))
 
+    def answer_of_turn(self, turn_id: int, message: object) -> None:
+        """Queue what the door has to say of a turn; nothing, once the turn is over."""
+        if self._outgoing.admits(turn_id):
+            self._put(Answer(message))
+
     def hear(
         self, audio: bytes, *, sample_rate_hz: int | None = None, previous_text: str | None = None
     ) -> None:

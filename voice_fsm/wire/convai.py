@@ -367,6 +367,19 @@ class Interruption(ServerEvent):
 
 
 @attrs.frozen(kw_only=True)
+class ClientToolCall(ServerEvent):
+    """The front end is to do or look something up; answered by `ClientToolResult`."""
+
+    type: ClassVar[str] = "client_tool_call"
+    body: ClassVar[str] = "client_tool_call"
+    tool_name: str
+    tool_call_id: str
+    parameters: Mapping[str, Any]
+    event_id: int
+    expects_response: bool
+
+
+@attrs.frozen(kw_only=True)
 class AsrMetadata(ServerEvent):
     """The recogniser listens."""
 
@@ -401,6 +414,7 @@ ServerMessage = (
     | AgentChatResponsePart
     | TentativeAgentResponse
     | Interruption
+    | ClientToolCall
     | AsrMetadata
     | Error
 )

@@ -1,15 +1,19 @@
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from tests.fakes.asgi import RawWebSocket, upgrade_request
-from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
+from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts, play_script
 from tests.web.convai.conftest import ServeAgents
-from voice_fsm.chat.base import ChatRequest
+from voice_fsm.chat.base import ChatRequest, ReplyPart
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.session import Limits
-from voice_fsm.runtime.agents import Agent
+from voice_fsm.runtime.agents import Agent, AgentTool
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.auth import Gate
@@ -364,6 +368,85 @@ async def test_context_reaches_the_chat_as_data(
         await client.send("user_message", text="hello")
         await client.until("agent_response")
     assert context(chat.requests[0]) == ("Cart is empty.", "On page 2.")
+
+
+class ToolChat(ScriptedChat):
+    """Says what a tool gave."""
+
+    @asynccontextmanager
+    async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
+        assert request.tools is not None
+        (tool,) = request.tools.offered
+        result = await request.tools.call(tool.name, {"city": "Rome"})
+        self.requests.append(request)
+        async with play_script([f"{'Error' if result.is_error else 'It'}: {result.text}"]) as parts:
+            yield parts
+
+
+def tool_agent(**fields: Any) -> Agent:
+    return Agent(id="t", tools=(AgentTool(name="weather", **fields),))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"result": "It rains.", "is_error": False}, "It: It rains."),
+        ({"result": {"rain": [True, 1.5]}}, 'It: {"rain": [true, 1.5]}'),
+        ({"result": "No network.", "is_error": True}, "Error: No network."),
+    ],
+)
+async def test_a_tool_of_the_front_end_is_called(
+    services: Services, agent_server: ServeAgents, answer: dict[str, object], said: str
+) -> None:
+    """The call carries the turn's number; the result goes back to the chat, whatever JSON it is."""
+    services = attrs.evolve(services, chat=ToolChat())
+    async with agent_server(services, tool_agent()) as server, server.connect("t") as client:
+        await client.initiate()
+        await client.send("user_message", text="How is the weather?")
+        (call,) = await client.until("client_tool_call")
+        assert (call["tool_name"], call["parameters"], call["event_id"]) == ("weather", {"city": "Rome"}, 1)
+        assert call["expects_response"] is True
+        await client.send("client_tool_result", tool_call_id="another", result="wrong")
+        await client.send("client_tool_result", tool_call_id=call["tool_call_id"], **answer)
+        await client.send("client_tool_result", tool_call_id=call["tool_call_id"], result="too late")
+        assert (await client.until("agent_response"))[-1]["agent_response"] == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"timeout_s": 0.1}, "Error: The tool did not answer in time."),
+        ({"expects_response": False}, "It: The tool has been called."),
+    ],
+)
+async def test_a_tool_that_gives_no_answer(
+    services: Services, agent_server: ServeAgents, fields: dict[str, Any], said: str
+) -> None:
+    """One that is slow, and one that nobody waits for."""
+    services = attrs.evolve(services, chat=ToolChat())
+    async with agent_server(services, tool_agent(**fields)) as server, server.connect("t") as client:
+        await client.initiate()
+        await client.send("user_message", text="How is the weather?")
+        assert (await client.until("agent_response"))[-1]["agent_response"] == said
+
+
+async def test_a_call_of_a_turn_that_is_over_is_not_waited_for(
+    services: Services, agent_server: ServeAgents
+) -> None:
+    """The user goes on: the next turn calls anew, and the first call's answer is nobody's."""
+    chat = ToolChat()
+    services = attrs.evolve(services, chat=chat)
+    async with agent_server(services, tool_agent()) as server, server.connect("t") as client:
+        await client.initiate()
+        await client.send("user_message", text="How is")
+        (first,) = await client.until("client_tool_call")
+        await client.send("user_message", text="the weather?")
+        second = (await client.until("client_tool_call"))[-1]
+        assert second["event_id"] == 2
+        await client.send("client_tool_result", tool_call_id=first["tool_call_id"], result="old")
+        await client.send("client_tool_result", tool_call_id=second["tool_call_id"], result="new")
+        assert (await client.until("agent_response"))[-1]["agent_response"] == "It: new"
+        assert [request.turn_id for request in chat.requests] == [2]
 
 
 async def test_only_the_events_that_were_asked_for_come(

@@ -13,8 +13,9 @@ import time
 import warnings
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from elevenlabs.core.api_error import ApiError
 from playwright.sync_api import Browser, Page
 
 from tests.fakes import npm
+from tests.fakes.openai_chat import DONE, completion_chunk, openai_stream
 from tests.web.chromium import run_chromium
 
 with warnings.catch_warnings():
@@ -35,6 +37,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from elevenlabs.conversational_ai.conversation import (
         AudioInterface,
+        ClientTools,
         Conversation,
         ConversationInitiationData,
         DisconnectionDetails,
@@ -58,11 +61,17 @@ private = false
 [[agents]]
 id = "greeter"
 private = false
-first_message = "Hello {{name}}, this is your assistant speaking."
+first_message = "Hello {{{{name}}}}, this is your assistant speaking."
 
 [[agents]]
 id = "closed"
 private = true
+
+[[agents]]
+id = "tooled"
+private = false
+llm = {{ base_url = "{model}/v1", model = "small" }}
+tools = [{{ name = "weather" }}]
 """
 
 
@@ -84,11 +93,57 @@ class Served:
         return str(signed.signed_url)
 
 
+class Model(BaseHTTPRequestHandler):
+    """A chat model that asks for the weather, and then tells it."""
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        last = question["messages"][-1]
+        answer = openai_stream(f"It {last['content']}.") if last["role"] == "tool" else CALL
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(b"".join(answer))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+CALL: Final = [
+    completion_chunk(
+        {
+            "tool_calls": [
+                {"index": 0, "id": "c", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}}
+            ]
+        }
+    ),
+    completion_chunk(finish_reason="tool_calls"),
+    DONE,
+]
+
+
+@contextmanager
+def http_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve in a thread; the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """``voice-fsm serve`` with three agents and a key."""
+def model() -> Iterator[str]:
+    with http_server(Model) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Served]:
+    """``voice-fsm serve`` with some agents and a key."""
     agents = tmp_path_factory.mktemp("agents") / "agents.toml"
-    agents.write_text(AGENTS)
+    agents.write_text(AGENTS.format(model=model))
     env = {
         **os.environ,
         "AGENTS_FILE": str(agents),
@@ -295,6 +350,20 @@ def test_a_written_conversation_by_the_python_client(
         kept.get(conversation_id)
 
 
+def test_a_tool_of_the_python_client_is_called(start: Callable[..., Conversation], tape: Tape) -> None:
+    """The model asks for it, and goes on with what the client's own code gave."""
+
+    def weather(parameters: dict[str, Any]) -> str:
+        tape.note("called", parameters["city"])
+        return "rains"
+
+    tools = ClientTools()
+    tools.register("weather", weather)
+    send_when_open(start("tooled", client_tools=tools), "How is the weather?")
+    assert tape.wait_for("response") == "It rains."
+    assert tape.of("called") == ["Rome"]
+
+
 def test_whom_the_python_client_cannot_reach(
     start: Callable[..., Conversation], served: Served, tape: Tape
 ) -> None:
@@ -348,12 +417,8 @@ def pages(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shutil.copy(packages / "@elevenlabs" / "client" / "dist" / "lib.iife.js", root)
     shutil.copy(HERE / "voice.html", root)
     handler = partial(QuietHandler, directory=str(root))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with http_server(handler) as url:
+        yield url
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

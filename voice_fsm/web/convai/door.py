@@ -1,6 +1,8 @@
 """One client of the Agents protocol: frames to events, notices to frames."""
 
+import json
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,6 +13,7 @@ from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.events import Configure, TextPrompt, UserActive
 from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.runtime.client_tools import ClientTools, ToolQuestion
 from voice_fsm.runtime.context import FrontEndNotes
 from voice_fsm.runtime.outgoing import Item
 from voice_fsm.runtime.session import VoiceSession
@@ -41,6 +44,7 @@ class ConvaiDoor:
         options: SessionOptions,
         narration: Narration,
         notes: FrontEndNotes,
+        tools: ClientTools,
         transcript: Transcript,
     ) -> None:
         self._websocket = websocket
@@ -49,6 +53,7 @@ class ConvaiDoor:
         self._options = options
         self._narration = narration
         self._notes = notes
+        self._tools = tools
         self._transcript = transcript
         self._pings = Pings()
         self._close_code: int | None = None
@@ -56,6 +61,7 @@ class ConvaiDoor:
 
     async def listen(self, session: VoiceSession) -> None:
         """Begin the conversation, then read frames until the client has gone."""
+        self._tools.asked_by(partial(_ask_for_tool, session))
         session.step(
             Configure(at_s=trio.current_time(), session_id=self._conversation_id, options=self._options)
         )
@@ -147,7 +153,9 @@ class ConvaiDoor:
             case wire.Feedback():
                 self._transcript.judged(message.event_id, message.score)
             case wire.ClientToolResult():
-                pass
+                self._tools.answered(
+                    message.tool_call_id, _as_text(message.result), is_error=message.is_error
+                )
             case wire.Unknown(name=name):
                 log.debug("unknown_message", type=name[:60])
 
@@ -162,3 +170,19 @@ class ConvaiDoor:
         if text.strip():
             self._transcript.typed(text, trio.current_time())
             session.step(TextPrompt(at_s=trio.current_time(), text=text))
+
+
+def _ask_for_tool(session: VoiceSession, question: ToolQuestion) -> None:
+    call = wire.ClientToolCall(
+        tool_name=question.name,
+        tool_call_id=question.call_id,
+        parameters=question.arguments,
+        event_id=question.turn_id,
+        expects_response=question.expects_response,
+    )
+    session.answer_of_turn(question.turn_id, call)
+
+
+def _as_text(result: object) -> str:
+    """What a tool gave; the Python client sends whatever JSON it was."""
+    return result if isinstance(result, str) else json.dumps(result)

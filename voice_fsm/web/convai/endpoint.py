@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from voice_fsm.errors import SESSION_FAULTS, AccessDenied, ClientError, SessionFault, VoiceError
 from voice_fsm.fsm.effects import ErrorTold
-from voice_fsm.runtime.agents import Agents, HostedAgent
+from voice_fsm.runtime.agents import Agents, HostedAgent, client_tools
 from voice_fsm.runtime.context import FrontEndNotes, InformedChat
 from voice_fsm.runtime.conversations import ConversationKeeper
 from voice_fsm.runtime.session import VoiceSession
@@ -72,7 +72,7 @@ class ConvaiEndpoint:
         services.tts.check(conversation.options.tts)
         services.chat.check(conversation.options.backend)
         conversation_id = f"conv_{secrets.token_hex(12)}"
-        notes = FrontEndNotes()
+        notes, tools = FrontEndNotes(), client_tools(hosted.agent)
         begun = _begun(conversation_id, hosted, opening.initiation, text_only=conversation.text_only)
         transcript = Transcript(begun, trio.current_time())
         door = ConvaiDoor(
@@ -84,9 +84,10 @@ class ConvaiEndpoint:
                 conversation_id, conversation.client_events, text_only=conversation.text_only
             ),
             notes=notes,
+            tools=tools,
             transcript=transcript,
         )
-        informed = attrs.evolve(services, chat=InformedChat(services.chat, notes))
+        informed = attrs.evolve(services, chat=InformedChat(services.chat, notes, tools))
         self._keep(transcript.begun)
         try:
             with structlog.contextvars.bound_contextvars(connection=conversation_id):

@@ -51,7 +51,7 @@ class Narration:
 
     def _is_wanted(self, message: wire.ServerMessage) -> bool:
         match message:
-            case wire.Metadata() | wire.Ping() | wire.Error():
+            case wire.Metadata() | wire.Ping() | wire.Error() | wire.ClientToolCall():
                 return True
             case wire.AgentResponseCorrection():
                 return "agent_response" in self._events
