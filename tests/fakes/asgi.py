@@ -11,8 +11,8 @@ import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 from trio import socket
 
-from voice_fsm.web.frames import CLOSE, TEXT
 from voice_fsm.web.serve import ServeConfig, serve
+from voice_fsm.wire.frames import CLOSE, TEXT
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.elevenlabs_tts import (
     CHAR_MS,
@@ -21,6 +21,7 @@ from tests.fakes.elevenlabs_tts import (
 )
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import Upstream
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
 
 elevenlabs = pytest.importorskip("elevenlabs")
@@ -180,9 +181,7 @@ async def end_of(fake: FakeElevenLabsTts, *messages: dict[str, Any], **query: An
     return frames[-1], closed.value.reason.code
 
 
-async def converse(
-    connection: WebSocketConnection, messages: Iterable[dict[str, Any]], frames: list[Any]
-) -> None:
+async def converse(connection: UpstreamSocket, messages: Iterable[dict[str, Any]], frames: list[Any]) -> None:
     for message in messages:
         await connection.send_message(json.dumps(message))
     while True:

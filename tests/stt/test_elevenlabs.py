@@ -682,28 +682,6 @@ async def test_no_silence_is_put_into_speech(autojump_clock: trio.testing.MockCl
     assert bytes(fake.sessions[0].audio) == pcm(0.5) * 10
 
 
-async def test_audio_that_comes_during_a_send_goes_out_together(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """At most a second at once, and never past a commit."""
-    fake = FakeElevenLabsStt(utterances=[Utterance("one"), Utterance("two")])
-    async with in_memory(fake.handle) as dial:
-        gate = Gate(dial)
-        async with provider(gate).connect(MANUAL) as link:
-            await link.send(pcm(0.02))
-            await settle()  # this one is held up
-            for _ in range(20):
-                await link.send(pcm(0.02))
-            await link.commit()
-            for _ in range(15):
-                await link.send(pcm(0.02))
-            await link.commit()
-            gate.is_open.set()
-            assert await take(link, 2) == [CommittedTranscript("one"), CommittedTranscript("two")]
-    durations = [len(base64.b64decode(m["audio_base_64"])) / 32000 for m in fake.sessions[0].messages]
-    assert durations == [0.02, 0.4, 0.0, 0.3, pytest.approx(0.05), 0.0]
-
-
 async def test_a_chunk_holds_a_second_at_most(autojump_clock: trio.testing.MockClock) -> None:
     """The service has a limit that nobody has published."""
     fake = FakeElevenLabsStt()
@@ -732,25 +710,9 @@ async def test_a_sender_waits_while_the_service_does_not_read(
         async with provider(gate).connect(MANUAL) as link, trio.open_nursery() as nursery:
             nursery.start_soon(send_on, link)
             await settle()
-            assert 50 <= handed_over <= 102
+            assert handed_over == 0
             gate.is_open.set()
-    heard = bytes(fake.sessions[0].audio)
-    assert (pcm(0.02) * 200).startswith(heard)
-    assert len(heard) > 640 * 50  # what was in line when the link was left is not sent
-
-
-async def test_commits_wait_too(autojump_clock: trio.testing.MockClock) -> None:
-    """A flood of commits is held back like one of audio."""
-    fake = FakeElevenLabsStt()
-    async with in_memory(fake.handle) as dial:
-        gate = Gate(dial)
-        async with provider(gate).connect(MANUAL) as link:
-            await link.send(pcm(0.02))
-            await settle()
-            with trio.move_on_after(1) as held_back:
-                for _ in range(100):
-                    await link.commit()
-            assert held_back.cancelled_caught
+    assert bytes(fake.sessions[0].audio) == pcm(0.02) * 200
 
 
 async def test_a_service_that_does_not_read_is_given_up(autojump_clock: trio.testing.MockClock) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.sockets import (
     Handler,
@@ -25,6 +25,7 @@ from tests.fakes.sockets import (
     serve,
 )
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import (
     _UpgradeStream,
     background_nursery,
@@ -70,7 +71,7 @@ async def failure_of(handler: Handler) -> ProviderError:
 
 
 @asynccontextmanager
-async def echoing() -> AsyncIterator[WebSocketConnection]:
+async def echoing() -> AsyncIterator[UpstreamSocket]:
     async with serve(echo) as url, open_websocket(url, upstream=Upstream.STT) as connection:
         yield connection
 
@@ -552,8 +553,8 @@ async def test_a_ping_during_the_goodbye_does_no_harm() -> None:
                 pass
 
 
-async def test_pings_are_answered() -> None:
-    """Without anybody reading messages."""
+async def test_pings_are_answered_while_a_message_is_waited_for() -> None:
+    """And no message comes of it."""
     pongs = trio.Event()
 
     async def server(stream: trio.abc.Stream) -> None:
@@ -561,9 +562,15 @@ async def test_pings_are_answered() -> None:
             await websocket.ping()
             pongs.set()
 
-    async with serve(server) as url, open_websocket(url, upstream=Upstream.STT):
+    async with (
+        serve(server) as url,
+        open_websocket(url, upstream=Upstream.STT) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(connection.get_message)
         with trio.fail_after(30):
             await pongs.wait()
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -695,19 +702,17 @@ async def test_cancellation_at_any_moment_leaves_no_socket() -> None:
     assert trio.lowlevel.current_statistics().tasks_living == tasks_before
 
 
-class CancelsAfterTheAnswer(trio.abc.HalfCloseableStream):
-    """A stream on whose second receive a scope is cancelled, before any other task can run."""
+class CancelsWithTheAnswer(trio.abc.HalfCloseableStream):
+    """A stream on whose first bytes a scope is cancelled, before any other task can run."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, scope: trio.CancelScope) -> None:
         self._stream = stream
         self._scope = scope
-        self._receives = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        self._receives += 1
-        if self._receives == 2:
-            self._scope.cancel()
-        return await self._stream.receive_some(max_bytes)
+        data = await self._stream.receive_some(max_bytes)
+        self._scope.cancel()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -728,7 +733,7 @@ async def test_cancellation_in_the_moment_of_success_is_kept() -> None:
     async with in_memory(echo) as memory:
 
         async def dial(host: str, port: int) -> trio.abc.HalfCloseableStream:
-            return CancelsAfterTheAnswer(await memory(host, port), scope)
+            return CancelsWithTheAnswer(await memory(host, port), scope)
 
         with scope:
             async with open_websocket("ws://host", upstream=Upstream.STT, dial=dial):

@@ -11,10 +11,11 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import Upstream
 from voice_fsm.runtime.session import Services
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.serve import serve
@@ -43,7 +44,7 @@ class VoiceServer:
 class Client:
     """A client that checks ``seq`` as it reads."""
 
-    websocket: WebSocketConnection
+    websocket: UpstreamSocket
     seq: int = 0
 
     async def send(self, kind: str, **fields: object) -> None:

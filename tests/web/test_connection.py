@@ -19,7 +19,7 @@ from tests.fakes.asgi import (
     upgrade_request,
     with_lifespan,
 )
-from voice_fsm.web.frames import TEXT
+from voice_fsm.wire.frames import TEXT
 
 GET = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

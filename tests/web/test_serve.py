@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fakes.asgi import RawWebSocket, Served, accept, echo, serving, upgrade_request, with_lifespan
-from voice_fsm.web.frames import CLOSE
 from voice_fsm.web.serve import ServeConfig, serve, serve_until_signal
+from voice_fsm.wire.frames import CLOSE
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.asgi import serving
 from tests.fakes.scripted import ScriptedChat
@@ -19,6 +19,7 @@ from voice_fsm.chat.base import ChatRequest
 from voice_fsm.chat.speech_engine import SpeechEngineConfig, open_speech_engine_chat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.history import Exchange
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import RefusedError
 from voice_fsm.upstream.speech_engine_token import HEADER, sign_token
 from voice_fsm.upstream.websocket import open_websocket
@@ -40,7 +41,7 @@ Json = dict[str, Any]
 class Host:
     """ElevenLabs' side of one connection."""
 
-    websocket: WebSocketConnection
+    websocket: UpstreamSocket
 
     async def send(self, kind: str, **fields: object) -> None:
         await self.websocket.send_message(json.dumps({"type": kind, **fields}))

@@ -25,8 +25,8 @@ from tests.fakes.asgi import (
     upgrade_request,
     with_lifespan,
 )
-from voice_fsm.web.frames import BINARY, CLOSE, PING, PONG, TEXT
 from voice_fsm.web.websocket import PeerGone
+from voice_fsm.wire.frames import BINARY, CLOSE, PING, PONG, TEXT
 
 DEFLATE_OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 MIB = 1 << 20

@@ -14,11 +14,12 @@ from typing import Final, Self
 import attrs
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.chat.base import ChatRequest, ReplyText
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines, Patience
 from voice_fsm.upstream.speech_engine_token import HEADER, sign_token
@@ -153,7 +154,7 @@ class _UnansweredError(Exception):
 class _Line:
     """One conversation's connection; one question at a time."""
 
-    def __init__(self, connection: WebSocketConnection, config: SpeechEngineConfig) -> None:
+    def __init__(self, connection: UpstreamSocket, config: SpeechEngineConfig) -> None:
         self._connection = connection
         self._config = config
         self._event_id = 0

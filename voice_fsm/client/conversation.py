@@ -8,10 +8,11 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.client.recording import SAMPLE_BYTES, speech_end_s
 from voice_fsm.runtime.groups import first_error
+from voice_fsm.upstream.connection import UpstreamSocket
 
 MICROPHONE_HZ: Final = 16000
 REPLY_HZ: Final = 24000
@@ -65,9 +66,7 @@ class Account:
         }
 
 
-async def ask(
-    websocket: WebSocketConnection, question: bytes, watch: Callable[[ServerEvent], None]
-) -> Account:
+async def ask(websocket: UpstreamSocket, question: bytes, watch: Callable[[ServerEvent], None]) -> Account:
     """Speak ``question`` (PCM at `MICROPHONE_HZ`) in real time; listen until the reply is over.
 
     ``watch`` sees every event that the server sends.
@@ -103,7 +102,7 @@ async def ask(
     return account
 
 
-async def _speak(websocket: WebSocketConnection, question: bytes, account: Account) -> None:
+async def _speak(websocket: UpstreamSocket, question: bytes, account: Account) -> None:
     """Send the question at the pace it was recorded, then silence, as a microphone would, to the end."""
     chunk_bytes = MICROPHONE_HZ * SAMPLE_BYTES * CHUNK_MS // 1000
     began_s = trio.current_time()
@@ -117,7 +116,7 @@ async def _speak(websocket: WebSocketConnection, question: bytes, account: Accou
 
 
 async def _listen(
-    websocket: WebSocketConnection,
+    websocket: UpstreamSocket,
     account: Account,
     watch: Callable[[ServerEvent], None],
     conversation: trio.CancelScope,

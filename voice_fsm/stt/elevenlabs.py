@@ -8,16 +8,15 @@ handed on: nothing marks it, and the utterance is not final before its `Committe
 """
 
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 import attrs
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import SttOptions
@@ -31,6 +30,7 @@ from voice_fsm.stt.elevenlabs_protocol import (
     message_type,
     silence,
 )
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.websocket import (
     Dial,
@@ -63,7 +63,6 @@ _KEEP_ALIVE_MS: Final = 20
 _MIN_COMMIT_MS: Final = 350
 """The service ends a session that commits less than 300 ms; the rest is for its rounding."""
 _MAX_CHUNK_MS: Final = 1000
-_MAX_COMMITS_WAITING: Final = 16
 _TRANSCRIPTS_AHEAD: Final = 16
 
 
@@ -127,7 +126,7 @@ class ElevenLabsStt:
             started = await _session_started(websocket)
             link = _Link(websocket, started, options, self._config.answer_timeout_s)
             async with background_nursery() as tasks:
-                tasks.start_soon(link.run_sender)
+                tasks.start_soon(link.keep_alive)
                 tasks.start_soon(link.run_receiver)
                 try:
                     yield link
@@ -140,7 +139,7 @@ class _Link:
 
     def __init__(
         self,
-        websocket: WebSocketConnection,
+        websocket: UpstreamSocket,
         started: Mapping[str, Any],
         options: SttOptions,
         answer_timeout_s: float,
@@ -151,7 +150,7 @@ class _Link:
         self._websocket = websocket
         self._format = options.audio_format
         self._answer_timeout_s = answer_timeout_s
-        self._outbox = _Outbox(self._format.size_bytes(_MAX_CHUNK_MS))
+        self._max_chunk_bytes = self._format.size_bytes(_MAX_CHUNK_MS)
         self._ledger = CommitLedger(self._format.size_bytes(_MIN_COMMIT_MS))
         self._timeline = Timeline(self._format.bytes_per_second)
         self._interpreter = Interpreter(self._timeline, timed=options.include_timestamps)
@@ -159,20 +158,30 @@ class _Link:
         self._context: str | None = None
         self._has_begun = False
         self._last_audio_at_s = trio.current_time()
+        self._alarm = trio.CancelScope()
+        """For the next thing that `keep_alive` has to do."""
+        self._closed = trio.Event()
         self._failure: ProviderError | None = None
 
     async def send(self, audio: bytes, *, previous_text: str | None = None) -> None:
-        """Put audio in line to be sent; waits while a second of it is waiting already."""
+        """Send audio, in messages of a second at most; waits until the last is on its way."""
         if not self._has_begun and previous_text:
             self._context = previous_text[-_MAX_CONTEXT_CHARS:]
-        self._has_begun = True
-        with self._broken_if_closed():
-            await self._outbox.put_audio(audio)
+        for begin in range(0, len(audio), self._max_chunk_bytes):
+            chunk = audio[begin : begin + self._max_chunk_bytes]
+            self._timeline.note_audio(len(chunk))
+            await self._send_audio(chunk)
 
     async def commit(self) -> None:
-        """Put a commit in line, behind the audio."""
-        with self._broken_if_closed():
-            await self._outbox.put_commit()
+        """Send a commit, with silence before it if the service would find too little audio."""
+        if not self._ledger.has_uncommitted:
+            await self._give_blanks(self._ledger.note_blank_commit())
+            return
+        if self._ledger.padding_bytes:
+            await self._send_silence(self._ledger.padding_bytes)
+        self._ledger.note_commit(trio.current_time() + self._answer_timeout_s)
+        self._alarm.deadline = min(self._alarm.deadline, self._ledger.answer_due_at_s)
+        await self._transmit(b"", commit=True)
 
     def __aiter__(self) -> Self:
         return self
@@ -187,18 +196,23 @@ class _Link:
 
     def close(self) -> None:
         """Take nothing more, and end the iteration after what has been heard."""
-        self._outbox.close()
         self._transcripts_in.close()
+        self._closed.set()
 
-    async def run_sender(self) -> None:
-        """Send what is in line, and silence when nothing is, until the connection or the link ends."""
+    async def keep_alive(self) -> None:
+        """Send silence when there is no audio, and miss answers that are due, until the link ends."""
         try:
             while True:
-                await self._send_next()
+                idle_at_s = self._last_audio_at_s + _KEEP_ALIVE_S
+                with trio.CancelScope(deadline=min(idle_at_s, self._ledger.answer_due_at_s)) as self._alarm:
+                    await self._closed.wait()
+                    return
+                if trio.current_time() >= self._ledger.answer_due_at_s:
+                    raise provider_error(Upstream.STT, ProviderFault.STALLED)  # as below
+                if trio.current_time() >= self._last_audio_at_s + _KEEP_ALIVE_S:
+                    await self._send_silence(self._format.size_bytes(_KEEP_ALIVE_MS))
         except ProviderError as error:
             self._fail(error)
-        except (ConnectionClosed, trio.ClosedResourceError):
-            pass  # why it ended is for the receiver to tell, who may have got an error message before
 
     async def run_receiver(self) -> None:
         """Hand on what the service hears, until the connection or the link ends."""
@@ -212,30 +226,6 @@ class _Link:
         except trio.ClosedResourceError:
             pass  # the link was closed while a transcript waited for its reader
 
-    async def _send_next(self) -> None:
-        answer_due_at_s = self._ledger.answer_due_at_s
-        if trio.current_time() >= answer_due_at_s:
-            raise provider_error(Upstream.STT, ProviderFault.STALLED)
-        with trio.move_on_at(min(self._last_audio_at_s + _KEEP_ALIVE_S, answer_due_at_s)):
-            await self._outbox.wait_for_content()
-        audio = self._outbox.take_audio()
-        if audio:
-            self._timeline.note_audio(len(audio))
-            await self._send_audio(audio)
-        elif self._outbox.take_commit():
-            await self._send_commit()
-        else:
-            await self._send_silence(self._format.size_bytes(_KEEP_ALIVE_MS))
-
-    async def _send_commit(self) -> None:
-        if not self._ledger.has_uncommitted:
-            await self._give_blanks(self._ledger.note_blank_commit())
-            return
-        if self._ledger.padding_bytes:
-            await self._send_silence(self._ledger.padding_bytes)
-        self._ledger.note_commit(trio.current_time() + self._answer_timeout_s)
-        await self._transmit(b"", commit=True)
-
     async def _send_silence(self, size_bytes: int) -> None:
         self._timeline.note_silence(size_bytes)
         await self._send_audio(silence(self._format, size_bytes))
@@ -246,21 +236,33 @@ class _Link:
         self._last_audio_at_s = trio.current_time()
 
     async def _transmit(self, audio: bytes, *, commit: bool = False) -> None:
+        """Send one message.
+
+        Raises:
+            ProviderError: the service does not read (STALLED), or why the link ended: the receiver knows.
+        """
         self._has_begun = True
         context, self._context = self._context, None
         message = encode_chunk(audio, self._format.sample_rate_hz, commit=commit, previous_text=context)
-        with trio.move_on_after(self._answer_timeout_s):
-            await self._websocket.send_message(message)
-            return
-        raise provider_error(Upstream.STT, ProviderFault.STALLED)
+        with trio.move_on_after(self._answer_timeout_s) as patience:
+            try:
+                await self._websocket.send_message(message)
+            except ConnectionClosed:
+                await self._closed.wait()
+        if patience.cancelled_caught:
+            self._fail(provider_error(Upstream.STT, ProviderFault.STALLED))
+        if self._closed.is_set():
+            fault = ProviderFault.LOST if self._failure is None else self._failure.fault
+            raise provider_error(Upstream.STT, fault, request_id=self.session_id) from self._failure
 
     async def _take(self, frame: str | bytes) -> None:
         transcript = self._interpreter.interpret(decode_message(frame), trio.current_time())
         if transcript is None:
             return
+        is_answer = isinstance(transcript, CommittedTranscript)
+        blanks = self._ledger.note_answer() if is_answer else 0  # before anybody can commit again
         await self._transcripts_in.send(transcript)
-        if isinstance(transcript, CommittedTranscript):
-            await self._give_blanks(self._ledger.note_answer())
+        await self._give_blanks(blanks)
 
     async def _give_blanks(self, count: int) -> None:
         for _ in range(count):
@@ -272,90 +274,8 @@ class _Link:
             self._failure = failure
         self.close()
 
-    @contextmanager
-    def _broken_if_closed(self) -> Iterator[None]:
-        try:
-            yield
-        except trio.ClosedResourceError:
-            fault = ProviderFault.LOST if self._failure is None else self._failure.fault
-            raise provider_error(Upstream.STT, fault, request_id=self.session_id) from self._failure
 
-
-class _Outbox:
-    """What is in line to be sent: audio, joined as it comes, with commits in between."""
-
-    def __init__(self, bound_bytes: int) -> None:
-        self._bound_bytes = bound_bytes
-        self._utterances = deque([bytearray()])
-        """Audio; between two neighbours there is a commit."""
-        self._waiting_bytes = 0
-        self._is_closed = False
-        self._content = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
-
-    async def put_audio(self, audio: bytes) -> None:
-        """Append audio, once there is less than the bound in line.
-
-        Raises:
-            trio.ClosedResourceError: nothing will be sent any more.
-        """
-        await self._wait_for_room()
-        self._utterances[-1].extend(audio)
-        self._waiting_bytes += len(audio)
-        self._content.unpark_all()
-
-    async def put_commit(self) -> None:
-        """Append a commit; waits and raises as `put_audio`."""
-        await self._wait_for_room()
-        self._utterances.append(bytearray())
-        self._content.unpark_all()
-
-    async def wait_for_content(self) -> None:
-        """Wait until there is something to take.
-
-        Raises:
-            trio.ClosedResourceError: there will not be.
-        """
-        while not self._is_closed and not self._utterances[0] and len(self._utterances) == 1:
-            await self._content.park()
-        if self._is_closed:
-            raise trio.ClosedResourceError
-
-    def take_audio(self) -> bytes:
-        """Take the audio first in line, the bound at most; blank if a commit or nothing is first."""
-        first = self._utterances[0]
-        audio = bytes(first[: self._bound_bytes])
-        del first[: self._bound_bytes]
-        self._waiting_bytes -= len(audio)
-        self._room.unpark_all()
-        return audio
-
-    def take_commit(self) -> bool:
-        """Take the commit first in line, if one is."""
-        if self._utterances[0] or len(self._utterances) == 1:
-            return False
-        self._utterances.popleft()
-        self._room.unpark_all()
-        return True
-
-    def close(self) -> None:
-        """Let nobody wait any more; what is in line is not sent."""
-        self._is_closed = True
-        self._content.unpark_all()
-        self._room.unpark_all()
-
-    async def _wait_for_room(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()  # dozens of times a second, so no more than that
-        while not self._is_closed and self._is_full():
-            await self._room.park()
-        if self._is_closed:
-            raise trio.ClosedResourceError
-
-    def _is_full(self) -> bool:
-        return self._waiting_bytes >= self._bound_bytes or len(self._utterances) > _MAX_COMMITS_WAITING
-
-
-async def _session_started(websocket: WebSocketConnection) -> Mapping[str, Any]:
+async def _session_started(websocket: UpstreamSocket) -> Mapping[str, Any]:
     """Wait for the message that the service is ready.
 
     Raises:

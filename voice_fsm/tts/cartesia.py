@@ -18,7 +18,6 @@ from typing import Final
 import attrs
 import httpx
 import trio
-from trio_websocket import WebSocketConnection
 
 from voice_fsm.errors import ClientError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
@@ -41,6 +40,7 @@ from voice_fsm.tts.script import Script
 from voice_fsm.tts.socket_request import SocketRequest
 from voice_fsm.tts.sockets import SocketPool, SpeechSocket
 from voice_fsm.tts.speed import check_speed
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.http import Deadlines, ask, json_request
 from voice_fsm.upstream.retry import RetryPolicy
@@ -93,7 +93,7 @@ async def open_cartesia_tts(
 
 
 @asynccontextmanager
-async def _open_socket(access: Access, connect_s: float, _: None) -> AsyncIterator[WebSocketConnection]:
+async def _open_socket(access: Access, connect_s: float, _: None) -> AsyncIterator[UpstreamSocket]:
     connecting = trio.CancelScope(deadline=trio.current_time() + connect_s)
     with connecting:
         try:

@@ -17,7 +17,6 @@ from itertools import count
 import attrs
 import httpx
 import trio
-from trio_websocket import WebSocketConnection
 
 from voice_fsm.errors import ClientError, ProviderFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
@@ -43,6 +42,7 @@ from voice_fsm.tts.script import Script
 from voice_fsm.tts.socket_request import SocketRequest
 from voice_fsm.tts.sockets import SocketPool, SpeechSocket
 from voice_fsm.tts.speed import check_speed
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.http import Deadlines, ask, json_request
 from voice_fsm.upstream.retry import RetryPolicy
@@ -92,7 +92,7 @@ async def open_deepgram_tts(
 
 
 @asynccontextmanager
-async def _open_socket(config: DeepgramTtsConfig, voice: Voice) -> AsyncIterator[WebSocketConnection]:
+async def _open_socket(config: DeepgramTtsConfig, voice: Voice) -> AsyncIterator[UpstreamSocket]:
     connecting = trio.CancelScope(deadline=trio.current_time() + config.deadlines.connect_s)
     headers = list(credentials(config.api_key).items())
     with connecting:

@@ -6,12 +6,12 @@ service ends a socket's stream with the reply, so it could not serve another.
 
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import ProviderFault, Upstream
 from voice_fsm.tts.elevenlabs_wire import (
@@ -22,12 +22,13 @@ from voice_fsm.tts.elevenlabs_wire import (
     opening_message,
     socket_url,
 )
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.websocket import open_websocket
 
 log = structlog.get_logger()
 
-OpenSocket = Callable[[Voice], AbstractAsyncContextManager[WebSocketConnection]]
+OpenSocket = Callable[[Voice], AbstractAsyncContextManager[UpstreamSocket]]
 
 _PROBE_EVERY_S: Final = 10.0
 _PONG_S: Final = 3.0
@@ -38,7 +39,7 @@ _GONE_S: Final = 0.5
 @asynccontextmanager
 async def open_socket(
     base_url: str, api_key: str, connect_s: float, voice: Voice
-) -> AsyncIterator[WebSocketConnection]:
+) -> AsyncIterator[UpstreamSocket]:
     """Open a socket and begin its stream, so that nothing but text is left to send.
 
     Raises:
@@ -58,7 +59,7 @@ async def open_socket(
 
 
 @asynccontextmanager
-async def _agreed_websocket(url: str, api_key: str) -> AsyncIterator[WebSocketConnection]:
+async def _agreed_websocket(url: str, api_key: str) -> AsyncIterator[UpstreamSocket]:
     headers = list(credentials(api_key).items())
     try:
         async with open_websocket(url, upstream=Upstream.TTS, headers=headers) as connection:
@@ -72,13 +73,13 @@ class WarmSocket:
 
     def __init__(self, voice: Voice) -> None:
         self.voice = voice
-        self._connection: WebSocketConnection | None = None
+        self._connection: UpstreamSocket | None = None
         self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
         self._claimed = False
         self._settled = trio.Event()
         self._gone = trio.Event()
         self._life = trio.CancelScope()
-        self._idle = trio.CancelScope()
+        self._unused = trio.CancelScope()
 
     @property
     def is_usable(self) -> bool:
@@ -87,13 +88,14 @@ class WarmSocket:
             return not self._settled.is_set()
         return self._connection.closed is None and not self._gone.is_set()
 
-    async def connection(self) -> WebSocketConnection:
+    async def connection(self) -> UpstreamSocket:
         """Wait until it is open.
 
         Raises:
             ProviderError: it could not be opened.
         """
         await self._settled.wait()
+        self._unused.cancel()
         if self._connection is None:
             raise self._failure
         return self._connection
@@ -105,9 +107,9 @@ class WarmSocket:
             await self._gone.wait()
 
     def claim(self) -> None:
-        """Keep it until it is released."""
+        """Keep it until it is released, however old it gets."""
         self._claimed = True
-        self._idle.cancel()
+        self._unused.deadline = math.inf
 
     async def live(self, open_socket: OpenSocket, idle_s: float) -> None:
         """Be that socket."""
@@ -125,17 +127,12 @@ class WarmSocket:
             self._settled.set()
             self._gone.set()
 
-    async def _stay_warm(self, connection: WebSocketConnection, idle_s: float) -> None:
-        """Wait to be claimed, or until it is too old, or no longer answers."""
-        self._idle.deadline = trio.current_time() + idle_s
-        with self._idle:
-            try:
-                while True:
-                    await trio.sleep(_PROBE_EVERY_S)
-                    with trio.fail_after(_PONG_S):
-                        await connection.ping()
-            except (ConnectionClosed, trio.TooSlowError):
-                return
+    async def _stay_warm(self, connection: UpstreamSocket, idle_s: float) -> None:
+        """Look after it until it is used, or too old to be claimed, or no longer answers."""
+        if not self._claimed:
+            self._unused.deadline = trio.current_time() + idle_s
+        with self._unused, suppress(ConnectionClosed, trio.TooSlowError):
+            await connection.watch(_PROBE_EVERY_S, _PONG_S)
 
 
 class WarmSockets:

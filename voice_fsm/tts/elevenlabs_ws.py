@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderFault, Upstream
@@ -22,6 +22,7 @@ from voice_fsm.tts.elevenlabs_wire import (
 from voice_fsm.tts.patience import Patience
 from voice_fsm.tts.reply import Frame, FrameSource, shifted
 from voice_fsm.tts.script import Script
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.websocket import background_nursery
@@ -73,7 +74,7 @@ class SocketRequest:
             await self._socket.release()
             self._socket = None
 
-    async def _send_text(self, connection: WebSocketConnection, patience: Patience) -> None:
+    async def _send_text(self, connection: UpstreamSocket, patience: Patience) -> None:
         number = 0
         with suppress(ConnectionClosed):  # whoever receives will be told why
             while (piece := await self._next_piece(connection, number)) is not None:
@@ -84,7 +85,7 @@ class SocketRequest:
             patience.expect_audio_to_the_end()
             await connection.send_message(END_OF_TEXT)
 
-    async def _next_piece(self, connection: WebSocketConnection, number: int) -> str | None:
+    async def _next_piece(self, connection: UpstreamSocket, number: int) -> str | None:
         while True:
             with trio.move_on_after(_KEEP_ALIVE_EVERY_S):
                 return await self._script.piece(number)
@@ -94,9 +95,7 @@ class SocketRequest:
 class _SocketFrames:
     """The frames of one answer, with all times from its start."""
 
-    def __init__(
-        self, connection: WebSocketConnection, patience: Patience, output_format: AudioFormat
-    ) -> None:
+    def __init__(self, connection: UpstreamSocket, patience: Patience, output_format: AudioFormat) -> None:
         self._connection = connection
         self._patience = patience
         self._format = output_format

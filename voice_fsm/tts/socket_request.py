@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.tts.patience import Patience
 from voice_fsm.tts.reply import Frame, FrameSource
 from voice_fsm.tts.script import Script
 from voice_fsm.tts.sockets import SocketPool, SpeechSocket
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.websocket import background_nursery, closed_error
@@ -152,7 +153,7 @@ class SocketRequest(Generic[K]):
 class _SocketFrames:
     """The frames of one dialogue."""
 
-    def __init__(self, connection: WebSocketConnection, dialogue: Dialogue, patience: Patience) -> None:
+    def __init__(self, connection: UpstreamSocket, dialogue: Dialogue, patience: Patience) -> None:
         self.connection = connection
         self.dialogue = dialogue
         self.patience = patience

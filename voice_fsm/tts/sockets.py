@@ -6,20 +6,21 @@ back after it, to serve another, or closed.
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Generic, TypeVar
 
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import ProviderFault, Upstream
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 
 log = structlog.get_logger()
 
 K = TypeVar("K")
-OpenSocket = Callable[[K], AbstractAsyncContextManager[WebSocketConnection]]
+OpenSocket = Callable[[K], AbstractAsyncContextManager[UpstreamSocket]]
 
 _PROBE_EVERY_S: Final = 10.0
 _PONG_S: Final = 3.0
@@ -37,7 +38,7 @@ class SpeechSocket(Generic[K]):
         self.sent: deque[tuple[float, int]] = deque()
         """When text was sent over it, and how many characters."""
         self._idle_s = idle_s
-        self._connection: WebSocketConnection | None = None
+        self._connection: UpstreamSocket | None = None
         self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
         self._claimed = False
         self._returned = trio.Event()
@@ -58,7 +59,7 @@ class SpeechSocket(Generic[K]):
         """Whether it was open, and no longer is."""
         return self._connection is not None and not self.is_usable
 
-    async def connection(self) -> WebSocketConnection:
+    async def connection(self) -> UpstreamSocket:
         """Wait until it is open.
 
         Raises:
@@ -99,7 +100,7 @@ class SpeechSocket(Generic[K]):
             self._settled.set()
             self._gone.set()
 
-    async def _serve(self, connection: WebSocketConnection) -> None:
+    async def _serve(self, connection: UpstreamSocket) -> None:
         """Be idle and claimed by turns, until it has been idle for too long."""
         while True:
             if not self._claimed:
@@ -109,31 +110,17 @@ class SpeechSocket(Generic[K]):
             await self._returned.wait()
             self._returned = trio.Event()
 
-    async def _stay_open(self, connection: WebSocketConnection) -> None:
+    async def _stay_open(self, connection: UpstreamSocket) -> None:
         """Wait to be claimed, or until it is too old, or no longer answers.
 
         What comes meanwhile belongs to a reply that is over; left unread, it would keep a close from being
         seen.
         """
-        with trio.CancelScope(deadline=trio.current_time() + self._idle_s) as self._idle:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_discard_messages, connection)
-                    nursery.start_soon(_probe, connection)
-            except* (ConnectionClosed, trio.TooSlowError):
-                pass
-
-
-async def _discard_messages(connection: WebSocketConnection) -> None:
-    while True:
-        await connection.get_message()
-
-
-async def _probe(connection: WebSocketConnection) -> None:
-    while True:
-        await trio.sleep(_PROBE_EVERY_S)
-        with trio.fail_after(_PONG_S):
-            await connection.ping()
+        with (
+            trio.CancelScope(deadline=trio.current_time() + self._idle_s) as self._idle,
+            suppress(ConnectionClosed, trio.TooSlowError),
+        ):
+            await connection.watch(_PROBE_EVERY_S, _PONG_S, keep=False)
 
 
 class SocketPool(Generic[K]):

@@ -4,13 +4,12 @@
         await connection.send_message(...)
         await connection.get_message()
 
-The connection is trio-websocket's; what its version 0.12.2 leaves to its user is done here:
+The handshake is trio-websocket's; the frames after it are `UpstreamSocket`'s. What version 0.12.2 leaves to
+its user is done here:
 
 - it waits for ever when the peer hangs up in the middle of the opening handshake, and loses the status of
   a refusal whose body is ended by hanging up: `_UpgradeStream` reads the answer along with it;
-- its reader task can fail, e.g. with a LocalProtocolError when a ping comes during the closing handshake:
-  `_hold_connection` ends such failures, and the connection with them;
-- it leaves the stream open when the peer closes first, and waits a minute for a peer that never does.
+- its reader task can fail: `_shake_hands` ends such failures, and the attempt with them.
 """
 
 import math
@@ -27,9 +26,10 @@ import certifi
 import h11
 import structlog
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.upstream.connection import READ_BYTES, UpstreamSocket
 from voice_fsm.upstream.faults import provider_error, refused
 
 log = structlog.get_logger()
@@ -45,7 +45,6 @@ _UNACKNOWLEDGED_S: Final = 15.0
 """How long sent bytes may stay unacknowledged before the peer's host counts as gone."""
 _REFUSAL_S: Final = 1.0
 _MAX_REFUSAL_BYTES: Final = 32 * 1024
-_RECEIVE_BYTES: Final = 64 * 1024
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 _WS_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
@@ -118,7 +117,7 @@ async def open_websocket(
     max_message_bytes: int = 16 * 1024 * 1024,
     tls: ssl.SSLContext | None = None,
     dial: Dial = dial_tcp,
-) -> AsyncIterator[WebSocketConnection]:
+) -> AsyncIterator[UpstreamSocket]:
     """Open a WebSocket; entering waits for the handshake, leaving closes it in bounded time.
 
     The caller sets the deadline of entering. In the context, `ConnectionClosed` tells that the connection
@@ -129,14 +128,13 @@ async def open_websocket(
             `RefusedError` with ``retry_after_s`` and the codes of its body.
     """
     request = _Request(upstream, urlsplit(url), _encode_headers(headers, upstream), max_message_bytes)
-    async with _open_stream(request, tls, dial) as stream, background_nursery() as nursery:
-        life = trio.CancelScope()
-        connection: WebSocketConnection = await nursery.start(_hold_connection, stream, request, life)
-        life.shield = True  # `_end` ends it: when we are cancelled, the goodbye still needs the reader
+    async with _open_stream(request, tls, dial) as stream:
+        early = await _shake_hands(stream, request)
+        connection = UpstreamSocket(stream, early, max_message_bytes)
         try:
             yield connection
         finally:
-            await _end(connection, life)
+            await _say_goodbye(connection)
 
 
 @asynccontextmanager
@@ -216,51 +214,44 @@ async def _start_tls(stream: trio.abc.Stream, request: _Request, tls: ssl.SSLCon
     return secured
 
 
-async def _hold_connection(
-    stream: trio.abc.Stream,
-    request: _Request,
-    life: trio.CancelScope,
-    *,
-    task_status: trio.TaskStatus[WebSocketConnection],
-) -> None:
-    """Make the connection and keep its reader running; when the reader ends, so does the stream."""
+async def _shake_hands(stream: trio.abc.Stream, request: _Request) -> bytes:
+    """Have trio-websocket do the opening handshake; gives what the peer sent right behind its answer.
+
+    Raises:
+        ProviderError: the peer did not agree.
+    """
     handshake = trio.CancelScope()
     upgrade = _UpgradeStream(stream, request.upstream, handshake)
-    connection: WebSocketConnection | None = None
+    agreed = False
     try:
-        with life:
+        with handshake:
             async with trio.open_nursery() as nursery:
-                with handshake:
-                    connection = await wrap_client_stream(
-                        nursery,
-                        upgrade,  # type: ignore[arg-type]  # asks for sockets, needs but a stream
-                        request.host_header,
-                        request.target,
-                        extra_headers=request.headers,
-                        max_message_size=request.max_message_bytes,
-                        receive_buffer_size=_RECEIVE_BYTES,
-                    )
-                    task_status.started(connection)
-    except* Exception as group:  # noqa: BLE001  # a dead reader is a lost connection, whatever it died of
-        log.debug("websocket_reader_failed", errors=[type(error).__name__ for error in group.exceptions])
-    finally:
-        await trio.aclose_forcefully(stream)
-    if connection is None:
+                await wrap_client_stream(
+                    nursery,
+                    upgrade,  # type: ignore[arg-type]  # asks for sockets, needs but a stream
+                    request.host_header,
+                    request.target,
+                    extra_headers=request.headers,
+                )
+                agreed = True
+                handshake.cancel()
+    except* Exception as group:  # noqa: BLE001  # a dead reader is a failed handshake, whatever it died of
+        log.debug("websocket_handshake_failed", errors=[type(error).__name__ for error in group.exceptions])
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if not agreed:
         raise upgrade.failure
+    return upgrade.early
 
 
-async def _end(connection: WebSocketConnection, life: trio.CancelScope) -> None:
-    """Do the closing handshake, briefly; what is left open is cut off by the stream's owner."""
+async def _say_goodbye(connection: UpstreamSocket) -> None:
+    """Do the closing handshake, briefly; the stream's owner cuts off what is left open."""
     hasty = trio.current_effective_deadline() == -math.inf
-    try:
-        with trio.move_on_after(_HASTY_GOODBYE_S if hasty else _GOODBYE_S, shield=hasty):
-            await connection.aclose()
-    finally:
-        life.cancel()
+    with trio.move_on_after(_HASTY_GOODBYE_S if hasty else _GOODBYE_S, shield=hasty):
+        await connection.aclose()
 
 
 class _UpgradeStream(trio.abc.Stream):
-    """The stream as trio-websocket sees it: the answer to the upgrade request is read here first.
+    """The stream as trio-websocket sees it: the answer to the upgrade request, and nothing after that.
 
     If that is no agreement, ``failure`` says why and the handshake is cancelled.
     """
@@ -271,6 +262,8 @@ class _UpgradeStream(trio.abc.Stream):
         self._upstream = upstream
         self._handshake = handshake
         self._agreed = False
+        self.early = b""
+        """What came right behind the answer."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
@@ -282,11 +275,11 @@ class _UpgradeStream(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:  # pragma: no cover  # asked for, never called
         await self._stream.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes | bytearray:
         if self._agreed:
-            return await self._stream.receive_some(max_bytes)
+            await trio.sleep_forever()
         try:
-            answer = await _read_agreement(self._stream, self._upstream)
+            answer, self.early = await _read_agreement(self._stream, self._upstream)
         except ProviderError as failure:
             self._give_up(failure)
             raise trio.BrokenResourceError from None
@@ -303,8 +296,8 @@ class _UpgradeStream(trio.abc.Stream):
         self._handshake.cancel()
 
 
-async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
-    """Read until the peer has switched protocols, as far as HTTP goes; the result is all that was read.
+async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> tuple[bytes, bytes]:
+    """Read until the peer has switched protocols, as far as HTTP goes; gives its answer, and what is behind.
 
     Raises:
         ProviderError: it did not.
@@ -316,7 +309,7 @@ async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                data = await stream.receive_some(_RECEIVE_BYTES)
+                data = await stream.receive_some(READ_BYTES)
                 if not data:
                     raise provider_error(upstream, ProviderFault.UNREACHABLE)
                 received += data
@@ -324,7 +317,8 @@ async def _read_agreement(stream: trio.abc.Stream, upstream: Upstream) -> bytes:
             elif isinstance(event, h11.Response):
                 raise await _refusal(event, http, stream, upstream)
             else:
-                return bytes(received)
+                early, _ = http.trailing_data
+                return bytes(received[: len(received) - len(early)]), early
     except h11.RemoteProtocolError:
         raise provider_error(upstream, ProviderFault.BAD_RESPONSE) from None
     except trio.BrokenResourceError as error:
@@ -342,7 +336,7 @@ async def _refusal(
         while len(body) < _MAX_REFUSAL_BYTES:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                http.receive_data(bytes(await stream.receive_some(_RECEIVE_BYTES)))
+                http.receive_data(bytes(await stream.receive_some(READ_BYTES)))
             elif isinstance(event, h11.Data):
                 body += event.data
             else:

@@ -29,7 +29,8 @@ from hypercorn.protocol.ws_stream import Handshake
 from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from voice_fsm.web.frames import (
+from voice_fsm.web.serve_config import ServeConfig
+from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
     CONNECTION_LOST,
@@ -46,7 +47,6 @@ from voice_fsm.web.frames import (
     encode_close,
     encode_frame,
 )
-from voice_fsm.web.serve_config import ServeConfig
 
 Address = tuple[str, int]
 RawHeaders = list[tuple[bytes, bytes]]

@@ -12,13 +12,14 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from voice_fsm.errors import Upstream
 from voice_fsm.runtime.agents import Agent, Agents, HostedAgent
 from voice_fsm.runtime.conversations import ConversationKeeper
 from voice_fsm.runtime.session import Services
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.convai.access import AgentAccess
@@ -33,7 +34,7 @@ from voice_fsm.web.voice import DoorPolicy
 class Client:
     """A client that holds every conversation to the protocol's rules as it reads."""
 
-    websocket: WebSocketConnection
+    websocket: UpstreamSocket
     interrupted: int = 0
     frames: list[dict[str, Any]] = attrs.field(factory=list)
 

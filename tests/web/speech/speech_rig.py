@@ -11,13 +11,14 @@ import httpx
 import pytest
 import trio
 from starlette.applications import Starlette
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.fakes.scripted import ScriptedStt
 from voice_fsm.errors import ClientError, ClientFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.speech.service import SpeechConfig, open_speech
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, VoiceInfo
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.seats import Seats
@@ -89,7 +90,7 @@ class GatedTts:
 class Socket:
     """A raw client of one of the sockets."""
 
-    websocket: WebSocketConnection
+    websocket: UpstreamSocket
 
     async def send(self, **fields: object) -> None:
         await self.websocket.send_message(json.dumps(fields))

@@ -10,11 +10,12 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 from tests.speech.counting_tts import CHUNKS_PER_PIECE, CountingTts, audio_of
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.speech.service import SpeechConfig, open_speech
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.serve import serve
@@ -29,7 +30,7 @@ HELLO = "Hello there, my friend."
 class Client:
     """A raw client of the socket."""
 
-    websocket: WebSocketConnection
+    websocket: UpstreamSocket
 
     async def send(self, action: str, **fields: object) -> None:
         await self.websocket.send_message(json.dumps({"action": action, **fields}))

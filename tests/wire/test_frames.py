@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from voice_fsm.web.frames import (
+from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
     INVALID_TEXT,
@@ -183,3 +183,17 @@ def test_text_that_is_not_utf_8_is_refused(payload: bytes) -> None:
     with pytest.raises(FrameError) as caught:
         decode_text(payload)
     assert caught.value.close_code == INVALID_TEXT
+
+
+def test_a_servers_frames_are_read_unmasked_and_a_clients_written_masked() -> None:
+    """What one end writes the other reads; a mask where none belongs is a fault."""
+    unmasked, masked = encode_frame(TEXT, b"hello"), encode_frame(TEXT, b"hello", MASK)
+    assert masked != unmasked
+    for frame, of_client in ((unmasked, False), (masked, True)):
+        reader = FrameReader(LIMIT, of_client=of_client)
+        reader.feed(frame)
+        assert reader.next() == Received(TEXT, b"hello")
+    reader = FrameReader(LIMIT, of_client=False)
+    reader.feed(masked)
+    with pytest.raises(FrameError):
+        reader.next()

@@ -1,0 +1,114 @@
+"""An open WebSocket to an upstream, and a peer that does as it likes on the other end of a memory stream."""
+
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed
+
+from voice_fsm.upstream.connection import UpstreamSocket
+from voice_fsm.wire.frames import PING, PONG, TEXT, FrameReader, Received, encode_close, encode_frame
+
+LIMIT = 1 << 20
+
+
+def pair() -> tuple[UpstreamSocket, trio.testing.MemoryReceiveStream, trio.testing.MemorySendStream]:
+    """A connection, what it sends, and what it reads."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    return UpstreamSocket(ours, b"", LIMIT), theirs.receive_stream, theirs.send_stream
+
+
+async def test_what_comes_while_it_is_watched_is_kept_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """And a peer that answers pings is watched for as long as one likes."""
+    connection, sent, to_read = pair()
+    pings = 0
+
+    async def peer() -> None:
+        nonlocal pings
+        reader = FrameReader(LIMIT)
+        await to_read.send_all(encode_frame(TEXT, b"one") + encode_frame(TEXT, b"two"))
+        while True:
+            reader.feed(await sent.receive_some())
+            assert reader.next() == Received(PING, b"")
+            pings += 1
+            await to_read.send_all(encode_frame(PONG, b""))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        with trio.move_on_after(95):
+            await connection.watch(10, 3)
+        nursery.cancel_scope.cancel()
+    assert pings == 9
+    assert [await connection.get_message() for _ in range(2)] == ["one", "two"]
+
+
+async def test_a_peer_that_does_not_answer_a_ping_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
+    """After the interval and the patience."""
+    connection, _, _ = pair()
+    with pytest.raises(trio.TooSlowError):
+        await connection.watch(10, 3)
+    assert trio.current_time() == pytest.approx(13)
+
+
+async def test_a_flood_to_a_watched_connection_is_not_read_to_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Memory stays bounded: what nobody asks for stays in the network."""
+    connection, _, to_read = pair()
+    await to_read.send_all(encode_frame(TEXT, b"x") * 100)
+    with pytest.raises(trio.TooSlowError):
+        await connection.watch(10, 3)
+    assert len(connection._ahead) == 8
+
+
+async def test_two_readers_take_turns() -> None:
+    """Each message goes to one of them."""
+    connection, _, to_read = pair()
+    got: list[str | bytes] = []
+
+    async def read() -> None:
+        got.append(await connection.get_message())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await to_read.send_all(encode_frame(TEXT, b"a") + encode_frame(TEXT, b"b"))
+    assert got == ["a", "b"]
+
+
+async def test_a_message_cut_off_by_cancellation_ends_the_connection() -> None:
+    """What the peer would read after half a frame is no message."""
+    ours, _ = trio.testing.lockstep_stream_pair()
+    connection = UpstreamSocket(ours, b"", LIMIT)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send_message, "hello")
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert connection.closed is not None
+    with pytest.raises(ConnectionClosed):
+        await connection.send_message("again")
+
+
+async def test_a_close_from_a_peer_that_has_gone_keeps_its_code() -> None:
+    """Our answer to it cannot be sent any more."""
+    connection, sent, to_read = pair()
+    await to_read.send_all(encode_close(1011, "oops"))
+    await sent.aclose()
+    with pytest.raises(ConnectionClosed):
+        await connection.get_message()
+    assert connection.closed is not None
+    assert (connection.closed.code, connection.closed.reason) == (1011, "oops")
+
+
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xe8\xff"], ids=["half a code", "no text"])
+async def test_a_close_that_cannot_be_read_is_a_fault_of_the_peer(payload: bytes) -> None:
+    """It ends the connection all the same."""
+    connection, _, to_read = pair()
+    await to_read.send_all(encode_frame(0x8, payload))
+    with pytest.raises(ConnectionClosed) as caught:
+        await connection.get_message()
+    assert caught.value.reason is not None
+    assert caught.value.reason.code in {1002, 1007}
