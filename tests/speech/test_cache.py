@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from tests.speech.counting_tts import CountingTts, audio_of
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.guards import FallbackTts
 from voice_fsm.speech.cache import SpeechCache
 from voice_fsm.speech.disk import DiskStore
@@ -71,6 +72,25 @@ async def test_what_is_complete_counts_as_cached_while_it_is_written_down(
         assert speech._recordings
         assert (await heard(speech, HELLO))[1] is True
     assert tts.calls == 1
+
+
+async def test_who_joins_a_recall_is_given_from_the_cache(tts: CountingTts, tmp_path: Path) -> None:
+    """Many at once for what is on disk: it is read once, and all of them got it from there."""
+    async with open_speech(tts, SpeechConfig(), on_disk(tmp_path)) as speech:
+        await heard(speech, HELLO)
+    metrics, cached = Metrics(), list[bool]()
+
+    async def ask() -> None:
+        cached.append((await heard(speech, HELLO))[1])
+
+    async with (
+        open_speech(tts, SpeechConfig(), on_disk(tmp_path), metrics) as speech,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(20):
+            nursery.start_soon(ask)
+    assert cached == [True] * 20
+    assert b'voice_fsm_speech_requests_total{source="disk"} 20.0' in metrics.text()
 
 
 async def test_the_next_start_finds_it_on_disk(tts: CountingTts, tmp_path: Path) -> None:

@@ -142,14 +142,15 @@ class SpeechService:
         self.check(request)
         key = _key(request, self._config.identity)
         recording = self._recordings.get(key) if request.cache else None
-        source: SpeechSource | None = None
+        source: SpeechSource = "synthesis"
         if recording is None or recording.is_abandoned:
             recording = self._begin(request, key)
         else:
             source = "memory" if recording.is_complete else "joined"
         with self._heard(recording):
             await recording.wait_audible()
-            source = source or recording.origin
+            if recording.origin != "synthesis":
+                source = recording.origin
             self._metrics.speech_requested(source)
             if source in {"memory", "disk"}:
                 self._metrics.cache_gave(recording.audio_bytes)
