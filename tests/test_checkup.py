@@ -2,8 +2,11 @@
 
 import trio
 
-from voice_fsm.checkup import check_upstreams
+from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
+from voice_fsm.checkup import _try_stt, check_upstreams
 from voice_fsm.config import load_settings
+from voice_fsm.fsm.options import SessionOptions, SttOptions
+from voice_fsm.runtime.session import Services
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -32,3 +35,11 @@ async def test_each_upstream_that_fails_names_the_variable_to_look_at() -> None:
     assert "BACKEND_BASE_URL" in findings[1].text
     assert "ELEVENLABS_BASE_URL" in findings[2].text
     assert all("secret" not in finding.text for finding in findings)
+
+
+async def test_the_recogniser_is_asked_for_what_sessions_ask_it_for() -> None:
+    """Where the server ends utterances, the check asks for a manual link as sessions do."""
+    stt = ScriptedStt()
+    defaults = SessionOptions(stt=SttOptions(commit_strategy="local_vad"))
+    await _try_stt(Services(stt=stt, chat=ScriptedChat(), tts=ScriptedTts(), defaults=defaults))
+    assert [options.commit_strategy for options in stt.asked] == ["manual"]

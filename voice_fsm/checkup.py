@@ -11,6 +11,7 @@ from voice_fsm.config import Settings
 from voice_fsm.errors import ProviderError, ProviderFault, VoiceError
 from voice_fsm.runtime.services import open_services
 from voice_fsm.runtime.session import Services
+from voice_fsm.runtime.voice_activity import for_recogniser
 from voice_fsm.tts.base import SpeechAudio
 
 TRY_S: Final = 30.0
@@ -88,7 +89,7 @@ def _advice(variables: tuple[str, str], fault: ProviderFault) -> str:
 
 
 async def _try_stt(services: Services) -> str:
-    options = services.defaults.stt
+    options = for_recogniser(services.defaults.stt)
     with trio.fail_after(services.stt_connect_s):
         async with services.stt.connect(options) as link:
             await link.send(bytes(options.audio_format.size_bytes(500)))

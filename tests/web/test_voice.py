@@ -6,7 +6,9 @@ import structlog
 import trio
 import trio.testing
 
+from tests.bench import sounds
 from tests.fakes.raw_client import UPGRADE, masked_text, stall
+from tests.fakes.recordings import to_pcm
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.conftest import Client, RunServer
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
@@ -117,6 +119,20 @@ async def test_what_a_client_opts_in_to(services: Services, voice_server: RunSer
         assert end["content_type"] == "audio/basic"
         metrics = events[-2]
         assert 0 <= metrics["first_text_ms"] <= metrics["first_speech_ms"] <= metrics["playback_done_ms"]
+
+
+async def test_a_client_that_asks_hears_of_speech(
+    services: Services, stt: ScriptedStt, voice_server: RunServer
+) -> None:
+    """The server's own detector tells of a sentence, and ends the utterance where it is to do so."""
+    sentence = sounds.after_silence(sounds.spoken("Wait a moment, please."), before_s=0.3, after_s=1.0)
+    async with voice_server(services) as server, server.connect() as client:
+        await client.configure(events=["speech"], stt={"commit_strategy": "local_vad"})
+        await client.send_raw(to_pcm(sentence))
+        events = await client.until("user.speech_stopped")
+        assert kinds(events)[-2:] == ["user.speech_started", "user.speech_stopped"]
+        while not stt.links[0].commits:
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
