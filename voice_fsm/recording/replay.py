@@ -1,6 +1,7 @@
 """The proof: the same machine, stepped through the same events, gives the same effects."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -38,6 +39,7 @@ class Proof:
     unproved: int
     """Steps after the first that is missing: what state they met is not known."""
     difference: Difference | None
+    is_redacted: bool
 
     @property
     def holds(self) -> bool:
@@ -49,10 +51,9 @@ class Proof:
         same = f"{self.steps} steps, {self.effects} effects: the same came out again."
         if self.difference is not None:
             found = self.difference
-            return (
-                f"{same}\nThen it differs: on {found.event} at {found.at_s:.3f} s (line {found.line}), "
-                f"{found.what}."
-            )
+            where = f"on {found.event} at {found.at_s:.3f} s (line {found.line})"
+            perhaps = "\nTexts are redacted: a rule that knows words may be why." if self.is_redacted else ""
+            return f"{same}\nThen it differs: {where}, {found.what}.{perhaps}"
         if self.unproved:
             return f"{same}\n{self.unproved} steps after the first missing one could not be proved."
         return same
@@ -61,6 +62,7 @@ class Proof:
 def replay(recording: Recording) -> Proof:
     """Step a new machine through the recording, up to the first difference or the first missing step."""
     header, codec = recording.header, CODECS[recording.header.text]
+    verdict = partial(Proof, is_redacted=header.text == "redacted")
     session = Session(header.limits, at_s=header.opened_s)
     steps = effects = 0
     for number, line in enumerate(recording.lines, start=2):
@@ -74,11 +76,11 @@ def replay(recording: Recording) -> Proof:
                 event=type(line.event).__name__,
                 what=what,
             )
-            return Proof(steps=steps, effects=effects, unproved=0, difference=difference)
+            return verdict(steps=steps, effects=effects, unproved=0, difference=difference)
         steps += 1
         effects += len(line.effects)
     all_steps = sum(isinstance(line, Step) for line in recording.lines)
-    return Proof(steps=steps, effects=effects, unproved=all_steps - steps, difference=None)
+    return verdict(steps=steps, effects=effects, unproved=all_steps - steps, difference=None)
 
 
 def _step(session: Session, step: Step) -> Step:
