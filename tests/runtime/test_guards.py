@@ -6,8 +6,9 @@ import trio
 from trio.testing import MockClock
 
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
+from voice_fsm.audio import AudioFormat
 from voice_fsm.chat.base import ChatRequest
-from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider
@@ -179,3 +180,22 @@ async def test_a_link_that_found_the_recogniser_well_does_not_stand_in_the_way_l
         await fall_ill()
         async with guarded.connect(SttOptions()) as link:
             assert link is stt.links[-1]
+
+
+class PcmOnlyTts(ScriptedTts):
+    """A voice that knows one format."""
+
+    def check(self, options: TtsOptions) -> None:
+        if options.output_format.codec != "pcm":
+            raise ClientError(ClientFault.UNSUPPORTED_FORMAT, "No.", field="tts.output_format")
+
+
+async def test_a_voice_that_lacks_the_format_does_not_step_in() -> None:
+    """The client is told why the first failed, not what the second cannot do."""
+    tts = FallbackTts(ScriptedTts(error=TTS_FAILS), PcmOnlyTts())
+    assert texts(await spoken(tts, "Hello.")) == ["Hello."]
+
+    mp3 = TtsOptions(output_format=AudioFormat.parse("mp3_44100_128"))
+    with pytest.raises(ProviderError, match="Broken"):
+        async with tts.speak(Pieces("Hello."), mp3) as speech:
+            _ = [item async for item in speech]

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyPart
-from voice_fsm.errors import ProviderError, Upstream
+from voice_fsm.errors import ClientError, ProviderError, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.stt.base import SttLink, SttProvider
 from voice_fsm.tts.base import Speech, SpeechAudio, StandIn, TtsProvider
@@ -125,6 +125,7 @@ class FallbackTts:
     async def speak(self, pieces: AsyncIterable[str], options: TtsOptions) -> AsyncGenerator[Speech]:
         """See `TtsProvider`."""
         remembered = _Remembered(pieces)
+        own = attrs.evolve(options, voice_id=None, model_id=None)
         audible, held = False, list[Speech]()
         try:
             async with self._first.speak(remembered, options) as speech:
@@ -136,16 +137,23 @@ class FallbackTts:
                             yield ready
                         held.clear()
         except ProviderError as error:
-            if audible:
+            if audible or not self._can_step_in(own):
                 raise
             log.warning("tts_fallback", code=error.code, status=error.status, to=self._second.name)
         else:
             return
         yield StandIn(self._second.name)
-        own = attrs.evolve(options, voice_id=None, model_id=None)
         async with self._second.speak(remembered.again(), own) as speech:
             async for item in speech:
                 yield item
+
+    def _can_step_in(self, options: TtsOptions) -> bool:
+        """Whether the second knows the format and the pace that the first was asked for."""
+        try:
+            self._second.check(options)
+        except ClientError:
+            return False
+        return True
 
 
 class _Remembered:
