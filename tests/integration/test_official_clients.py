@@ -16,6 +16,7 @@ from elevenlabs.core.api_error import ApiError
 from elevenlabs.realtime import AudioFormat, CommitStrategy, RealtimeEvents
 from openai import AuthenticationError, OpenAI
 
+from tests.bench.round_trip import SENTENCES, error_rate, say_and_transcribe
 from tests.fakes.recordings import BECKETT, load, to_pcm, word_error_rate
 from tests.integration.speech_process import speech_server
 from voice_fsm.client.demo import run_demo
@@ -250,6 +251,13 @@ def test_elevenlabs_is_told_that_a_token_does_not_hold(url: str) -> None:
 
     asyncio.run(with_http(listen))
     assert [message.get("message_type") or message["code"] for message in heard] == ["auth_error", 1000]
+
+
+def test_what_is_spoken_is_understood(url: str) -> None:
+    """A few sentences of the bench that measures it (tests/bench/round_trip.py)."""
+    headers = {"xi-api-key": KEY}
+    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        assert error_rate([say_and_transcribe(client, sentence) for sentence in SENTENCES[3:6]]) < 0.1
 
 
 # --- ourselves --------------------------------------------------------------------------------------
