@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import moonshine_voice
 import pytest
 import trio
@@ -88,15 +89,31 @@ async def test_the_demo_hears_a_question_and_speaks_the_answer(tmp_path: Path) -
         assert any(file.readframes(file.getnframes()))
 
 
-async def test_a_human_recording_is_understood_by_a_running_server() -> None:
-    """``--url`` and ``--wav``: somebody's voice, through a server in another process."""
-    async with running_server() as server:
+async def test_a_human_recording_is_understood_by_a_running_server(tmp_path: Path) -> None:
+    """``--url`` and ``--wav``: somebody's voice, through a server in another process, and then a text alone.
+
+    What happened is counted, and nothing of what was said.
+    """
+    async with running_server(CACHE_DIR=str(tmp_path)) as server:
         done = await run("demo", "--url", server.url, "--wav", str(RECORDINGS / "clone-test.wav"))
         story = done.stdout.decode()
         assert done.returncode == 0, story
         assert "America could do it very well" in story
         assert "[unconfigured -> listening, configure]" in story
         assert "[thinking -> speaking, first_audio]" in story
+        async with open_websocket(
+            server.url.replace("/v1/voice/ws", "/api/v1/ws"), upstream=Upstream.TTS
+        ) as speech:
+            await speech.send_message('{"action": "synthesize", "text": "Good morning!"}')
+            frames = [await speech.get_message()]
+            while isinstance(frames[-1], bytes):
+                frames.append(await speech.get_message())
+        assert frames[-1] == '{"action":"done"}'
+        async with httpx.AsyncClient() as client:
+            metrics = (await client.get(f"http://127.0.0.1:{server.port}/metrics")).text
+        assert 'voice_fsm_turns_total{outcome="completed"} 1.0' in metrics
+        assert 'voice_fsm_speech_requests_total{source="synthesis"} 1.0' in metrics
+        assert "America" not in metrics
         server.process.terminate()
 
 
