@@ -155,7 +155,7 @@ class _Conversation:
                 message = FROM_HOST.decode(frame.get("text") or frame.get("bytes") or b"")
             except ClientError as error:
                 if error.fault is not ClientFault.UNKNOWN_TYPE:  # which are for newer servers
-                    log.warning("speech_engine_bad_message", code=error.code, reason=error.message)
+                    log.warning("speech_engine_message_ignored", type=None, reason=error.code)
                 continue
             if isinstance(message, Close):
                 log.info("speech_engine_closed", conversation_id=self._id)
@@ -171,10 +171,10 @@ class _Conversation:
                 log.info("speech_engine_conversation", conversation_id=conversation_id)
             case UserTranscript() if self._id:
                 self._answer(message)
-            case Error(message=text):
-                log.warning("speech_engine_error", conversation_id=self._id, reason=text[:MAX_CHARS])
+            case Error():
+                log.warning("speech_engine_error", conversation_id=self._id)
             case _:
-                log.warning("speech_engine_out_of_order", type=message.type)
+                log.warning("speech_engine_message_ignored", type=message.type, reason="out of order")
 
     def _answer(self, transcript: UserTranscript) -> None:
         """Answer what was said last, unless that is no news."""
@@ -184,7 +184,7 @@ class _Conversation:
             return
         *earlier, question = conversation(transcript.user_transcript)
         if not question.user:
-            log.warning("speech_engine_nothing_said", event_id=transcript.event_id)
+            log.warning("speech_engine_message_ignored", type=transcript.type, reason="nothing was said")
             return
         if newest is not None:
             newest.scope.cancel(reason="there is a newer transcript")
