@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from trio_websocket import ConnectionClosed
 
-from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
+from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts, play_script
+from voice_fsm.chat.base import ChatRequest, ReplyPart
 from voice_fsm.errors import Upstream
 from voice_fsm.runtime.agents import Agent, Agents, HostedAgent
 from voice_fsm.runtime.conversations import ConversationKeeper
@@ -84,6 +85,19 @@ class Client:
                 await self.receive()
         assert closed.value.reason is not None
         return closed.value.reason.code, closed.value.reason.reason
+
+
+class ToolChat(ScriptedChat):
+    """Says what a tool gave."""
+
+    @asynccontextmanager
+    async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
+        assert request.tools is not None
+        (tool,) = request.tools.offered
+        result = await request.tools.call(tool.name, {"city": "Rome"})
+        self.requests.append(request)
+        async with play_script([f"{'Error' if result.is_error else 'It'}: {result.text}"]) as parts:
+            yield parts
 
 
 @attrs.define

@@ -1,6 +1,4 @@
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -8,9 +6,9 @@ import pytest
 import trio
 
 from tests.fakes.asgi import RawWebSocket, upgrade_request
-from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts, play_script
-from tests.web.convai.conftest import ServeAgents
-from voice_fsm.chat.base import ChatRequest, ReplyPart
+from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
+from tests.web.convai.conftest import ServeAgents, ToolChat
+from voice_fsm.chat.base import ChatRequest
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.agents import Agent, AgentTool
@@ -368,19 +366,6 @@ async def test_context_reaches_the_chat_as_data(
         await client.send("user_message", text="hello")
         await client.until("agent_response")
     assert context(chat.requests[0]) == ("Cart is empty.", "On page 2.")
-
-
-class ToolChat(ScriptedChat):
-    """Says what a tool gave."""
-
-    @asynccontextmanager
-    async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
-        assert request.tools is not None
-        (tool,) = request.tools.offered
-        result = await request.tools.call(tool.name, {"city": "Rome"})
-        self.requests.append(request)
-        async with play_script([f"{'Error' if result.is_error else 'It'}: {result.text}"]) as parts:
-            yield parts
 
 
 def tool_agent(**fields: Any) -> Agent:

@@ -410,22 +410,41 @@ def test_a_written_conversation_by_the_javascript_client_in_node(served: Served,
         assert result[how] == {"name": "SessionConnectionError", "code": 1008, "reason": reason}
 
 
-@pytest.fixture(scope="module")
-def pages(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the pages, with the package's own build for browsers beside them."""
-    root = tmp_path_factory.mktemp("pages")
-    shutil.copy(packages / "@elevenlabs" / "client" / "dist" / "lib.iife.js", root)
-    shutil.copy(HERE / "voice.html", root)
-    handler = partial(QuietHandler, directory=str(root))
-    with http_server(handler) as url:
-        yield url
+class Pages(SimpleHTTPRequestHandler):
+    """The pages' files, and a signed URL for whoever asks, as a customer's server would give it."""
 
+    def __init__(self, *args: Any, served: Served, **kwargs: Any) -> None:
+        self._served = served
+        super().__init__(*args, **kwargs)
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Files without a log."""
+    def do_GET(self) -> None:
+        if self.path != "/signed-url":
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps({"signed_url": self._served.signed_url("closed")}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@pytest.fixture(scope="module")
+def pages(packages: Path, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the pages, with the packages' code for browsers beside them."""
+    root = tmp_path_factory.mktemp("pages")
+    shutil.copy(packages / "@elevenlabs" / "client" / "dist" / "lib.iife.js", root)
+    for page in ("voice.html", "react.html"):
+        shutil.copy(HERE / page, root)
+    bundle = [str(packages / ".bin" / "esbuild"), "react.jsx", "--bundle", "--jsx=automatic"]
+    # The example lies elsewhere, and is to find the same packages.
+    env = {**os.environ, "NODE_PATH": str(packages)}
+    subprocess.run(
+        [*bundle, f"--outfile={root}/react.js", "--log-level=warning"], cwd=HERE, env=env, check=True
+    )
+    with http_server(partial(Pages, directory=str(root), served=served)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -463,4 +482,24 @@ def test_a_person_talks_to_the_javascript_client_in_a_browser(
     assert correction["original_agent_response"].startswith(correction["corrected_agent_response"])
     assert page.evaluate("talk.errors") == []
     page.evaluate("talk.conversation.endSession()")
+    page.close()
+
+
+def test_the_example_for_react_speaks_what_its_user_typed_for(browser: Browser, pages: str) -> None:
+    """The page of the docs, bundled as it is: the user types, the agent speaks and is interrupted."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(f"{pages}/react.html")
+    page.get_by_role("button", name="Talk").click()
+    page.get_by_label("Message").fill("Tell me a long story")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("The agent speaks.").wait_for()
+    page.wait_for_timeout(LISTENS_MS)
+    page.get_by_label("Message").fill("What is twelve times seven?")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("heard: ").wait_for()
+    page.get_by_text("ai: 12 times 7 is 84.").last.wait_for()
+    page.get_by_text("The agent listens.").wait_for()
+    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Talk").wait_for()
     page.close()
