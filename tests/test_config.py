@@ -55,6 +55,7 @@ DEFAULTS = {
     "BARGE_IN_DECIDE_WITHIN_MS": "1500",
     "BARGE_IN_RESUME_AFTER_MS": "400",
     "PATIENCE_MS": "unset",
+    "SPECULATIVE_MS": "unset",
     "ECHO_FILTER": "true",
     "MAX_LEAD_MS": "unset",
     "FIRST_MESSAGE": "unset",

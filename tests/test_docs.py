@@ -19,10 +19,11 @@ from voice_fsm.cli import main as command
 from voice_fsm.config.settings import fields as settings_fields
 from voice_fsm.config.variables import as_text, variable_of
 from voice_fsm.errors import SESSION_FAULTS, ClientError, SessionFault
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import CloseSession, ErrorTold
 from voice_fsm.fsm.events import Abort, Configure, TextPrompt, Tick
 from voice_fsm.fsm.options import SessionOptions
-from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.fsm.session import Session
 from voice_fsm.wire import voice as wire
 from voice_fsm.wire.converter import CONVERTER, wire_name
 

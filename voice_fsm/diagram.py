@@ -21,6 +21,7 @@ _STATES: Final = """\
 |---|---|
 | `unconfigured` | The socket is open; the client has not said yet what it wants. Ends by itself after 30 s. |
 | `listening` | The microphone goes to the recogniser. Nothing is being answered. |
+| `speculating` | The user's words have stood for a while. The chat backend was asked as if they were final; nobody is told. |
 | `holding` | What was said breaks off ("... and, um"). Ends when more is said, or after `turn.patience_ms` without a word. |
 | `thinking` | A turn has begun; nothing of its answer is audible yet. Ends by itself: every upstream has a deadline. |
 | `speaking` | The listener hears the answer. Ends when it has been *played*, not when it has been sent. |

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from voice_fsm.fsm import events as ev
 from voice_fsm.fsm.actions import MAX_JOINED_CHARS, SILENCE_PROMPT
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     AudioEnded,
     AudioStarted,
@@ -19,6 +20,7 @@ from voice_fsm.fsm.effects import (
     CloseSession,
     Closing,
     Configured,
+    DropSpeculation,
     Effect,
     EnsureStt,
     ErrorTold,
@@ -26,6 +28,7 @@ from voice_fsm.fsm.effects import (
     PrepareVoice,
     ReplyTold,
     ResumeTurn,
+    Speculate,
     SpeechBegan,
     SpeechEnded,
     StartTurn,
@@ -40,9 +43,9 @@ from voice_fsm.fsm.effects import (
 )
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
-from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.fsm.session import Session
 
-OPTIONS = SessionOptions(turn=TurnOptions(barge_in="vad", pausable=True, patience_ms=800))
+OPTIONS = SessionOptions(turn=TurnOptions(barge_in="vad", pausable=True, patience_ms=800, speculative_ms=300))
 
 
 def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.AnyEvent]:
@@ -91,6 +94,7 @@ def at(state: str) -> Session:
     paths: dict[str, list[type[ev.Event]]] = {
         "unconfigured": [],
         "listening": [ev.Configure],
+        "speculating": [ev.Configure, ev.Partial],
         "holding": [ev.Configure],
         "thinking": [ev.Configure, ev.Committed],
         "speaking": speaking,
@@ -99,19 +103,35 @@ def at(state: str) -> Session:
     }
     for event in paths[state]:
         session.receive(made[event])
+    if state == "speculating":
+        session.receive(ev.Tick(at_s=0.3))
     if state == "holding":
         session.receive(ev.Committed(at_s=0, text="I would like, um"))
     assert session.state == state
     return session
 
 
-STATES = ["unconfigured", "listening", "holding", "thinking", "speaking", "hesitating", "closed"]
+STATES = [
+    "unconfigured",
+    "listening",
+    "speculating",
+    "holding",
+    "thinking",
+    "speaking",
+    "hesitating",
+    "closed",
+]
 
 # What each event leads to from each state; everything that is not listed leaves the state as it is.
 TARGETS: dict[tuple[str, type[ev.Event]], str] = {
     ("unconfigured", ev.Configure): "listening",
     ("listening", ev.TextPrompt): "thinking",
     ("listening", ev.Committed): "thinking",
+    ("speculating", ev.Configure): "listening",
+    ("speculating", ev.TextPrompt): "thinking",
+    ("speculating", ev.Committed): "thinking",
+    ("speculating", ev.SttOpened): "listening",
+    ("speculating", ev.SttFailed): "listening",
     ("holding", ev.Configure): "listening",
     ("holding", ev.TextPrompt): "thinking",
     ("holding", ev.Committed): "thinking",
@@ -598,6 +618,92 @@ def test_what_was_held_is_forgotten_with_its_session(event: type[ev.Event]) -> N
         assert started(session.receive(ev.Committed(at_s=1, text="hello there"))).text == "hello there"
 
 
+def speculating(**turn: Any) -> Session:
+    """A session that has asked for the reply to "what is the time" half a second after it was heard."""
+    session, _ = configured_with(speculative_ms=500, **turn)
+    session.receive(ev.Partial(at_s=1, text="what is the"))
+    session.receive(ev.Partial(at_s=1.4, text="what is the time"))
+    session.receive(ev.Partial(at_s=1.6, text="What is the time"))
+    assert session.deadline_s == pytest.approx(1.9)
+    (speculate, *moved) = session.receive(ev.Tick(at_s=1.9))
+    assert isinstance(speculate, Speculate)
+    assert (speculate.start.text, speculate.start.turn_id) == ("What is the time", 1)
+    assert names(tuple(moved)) == []
+    return session
+
+
+def timed(effects: tuple[Effect, ...]) -> TurnTimed:
+    (metrics,) = (effect for effect in effects if isinstance(effect, TurnTimed))
+    return metrics
+
+
+def test_a_guess_that_was_right_is_used() -> None:
+    """The turn begins with the commit, as any other; its reply was asked for before."""
+    session = speculating()
+    effects = session.receive(ev.Committed(at_s=2.4, text="What is the time?"))
+    assert names(effects) == [UtteranceCommitted, TurnStarted, StartTurn]
+    assert started(effects).speculated
+    metrics = timed(session.receive(ev.TurnDone(at_s=3, turn_id=1)))
+    assert metrics.asked_early_ms == pytest.approx(500)
+    assert metrics.wasted_calls == 0
+
+
+def test_a_guess_that_was_wrong_was_never_made() -> None:
+    """The call is ended, nobody is told, and the turn asks anew under the same number."""
+    session = speculating()
+    effects = session.receive(ev.Committed(at_s=2.4, text="What is the time in Rome?"))
+    assert names(effects) == [UtteranceCommitted, DropSpeculation, TurnStarted, StartTurn]
+    assert (started(effects).turn_id, started(effects).speculated) == (1, False)
+    metrics = timed(session.receive(ev.TurnDone(at_s=3, turn_id=1)))
+    assert (metrics.asked_early_ms, metrics.wasted_calls) == (None, 1)
+
+
+def test_a_user_who_goes_on_ends_the_guess() -> None:
+    """The same words in another spelling do not; further words do, and may be guessed upon again."""
+    session = speculating()
+    assert names(session.receive(ev.Partial(at_s=2, text="What is the time?"))) == [PartialHeard]
+    assert session.state == "speculating"
+    assert names(session.receive(ev.Partial(at_s=2.1, text="What is the time in Rome"))) == [
+        PartialHeard,
+        DropSpeculation,
+    ]
+    assert session.state == "listening"
+    assert session.deadline_s == pytest.approx(2.6)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.Committed(at_s=2, text=" "),
+        ev.SttFailed(at_s=2, code="c", message="m", retryable=True),
+        ev.Disconnect(at_s=2),
+        ev.Configure(at_s=2, session_id="s", options=OPTIONS),
+        ev.Tick(at_s=11.9),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_a_guess_about_lost_words_is_dropped(event: ev.AnyEvent) -> None:
+    """Whatever takes the words away ends the call."""
+    session = speculating()
+    assert DropSpeculation() in session.receive(event)
+    assert session.state in {"listening", "closed"}
+
+
+@pytest.mark.parametrize("text", ["I would like, um", "my number is five five"])
+def test_words_that_break_off_are_no_ground_for_a_guess(text: str) -> None:
+    """They are not final, however long they stand."""
+    session, _ = configured_with(speculative_ms=500)
+    session.receive(ev.Partial(at_s=1, text=text))
+    assert session.receive(ev.Tick(at_s=2)) == ()
+
+
+def test_a_guess_gives_way_to_patience() -> None:
+    """A commit that breaks off is held, whatever was guessed."""
+    session = speculating(patience_ms=800)
+    assert DropSpeculation() in session.receive(ev.Committed(at_s=2, text="What is the time and"))
+    assert session.state == "holding"
+
+
 def test_the_assistant_breaks_a_silence() -> None:
     """So often and no oftener, with its own text or by asking; and silence still ends the session."""
     session, _ = configured_with(idle_prompt_s=5, idle_prompt_times=2, idle_timeout_s=30)
@@ -677,6 +783,7 @@ class AgainstTheModel(RuleBasedStateMachine):
             grace_ms=st.sampled_from([0, 0, 300]),
             max_lead_ms=st.sampled_from([None, 300]),
             patience_ms=st.sampled_from([None, 200]),
+            speculative_ms=st.sampled_from([None, 50]),
         )
     )
     def open(self, turn: TurnOptions) -> None:
@@ -689,6 +796,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.open_audio: int | None = None
         self.running: int | None = None
         self.paused: int | None = None
+        self.guess: int | None = None
         self.over: set[int] = set()
         self.told_started: set[int] = set()
 
@@ -696,7 +804,7 @@ class AgainstTheModel(RuleBasedStateMachine):
         for effect in self.session.receive(event):
             self.account(effect)
 
-    def account(self, effect: Effect) -> None:  # noqa: C901, PLR0912  # one line a promise
+    def account(self, effect: Effect) -> None:  # noqa: C901, PLR0912, PLR0915  # one line a promise
         """The promises, stated on the stream of effects alone."""
         turn_id = getattr(effect, "turn_id", None)
         if turn_id is not None:
@@ -706,8 +814,18 @@ class AgainstTheModel(RuleBasedStateMachine):
                 assert self.open_turn is None, "never two turns at once"
                 assert effect.turn_id == self.turn_id + 1
                 self.turn_id = self.open_turn = effect.turn_id
+            case Speculate():
+                assert self.guess is None
+                assert self.open_turn is None
+                self.guess = effect.start.turn_id
+            case DropSpeculation():
+                assert self.guess is not None
+                self.guess = None
             case StartTurn():
                 assert effect.turn_id == self.open_turn
+                assert effect.speculated == (self.guess is not None), "a guess is used or dropped first"
+                assert self.guess in {None, effect.turn_id}
+                self.guess = None
                 self.running = effect.turn_id
             case AudioStarted():
                 assert self.open_audio is None
@@ -767,7 +885,9 @@ class AgainstTheModel(RuleBasedStateMachine):
     def partial(self, text: str) -> None:
         before = self.phase
         self.send(ev.Partial(at_s=self.stamp(), text=text))
-        if before not in {"speaking", "hesitating"} or self.options.turn.barge_in == "off":
+        if before == "speculating":
+            assert self.phase in {"speculating", "listening"}
+        elif before not in {"speaking", "hesitating"} or self.options.turn.barge_in == "off":
             assert self.phase == before
 
     @rule(speech_ms=st.sampled_from([0.0, 200.0]))
@@ -786,8 +906,9 @@ class AgainstTheModel(RuleBasedStateMachine):
         before, running = self.phase, self.open_turn
         self.send(ev.Committed(at_s=self.stamp(), text=text))
         if not text.strip():
-            assert (self.phase, self.open_turn) == (before, running)
-        elif before in {"listening", "holding"}:
+            kept = "listening" if before == "speculating" else before
+            assert (self.phase, self.open_turn) == (kept, running)
+        elif before in {"listening", "speculating", "holding"}:
             patient = self.options.turn.patience_ms is not None and text.endswith("um")
             assert self.phase == ("holding" if patient else "thinking")
         elif before == "thinking":
@@ -863,8 +984,9 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert self.session.state == self.phase
         assert (self.open_turn is not None) == (self.phase in BUSY)
         assert self.paused is None or self.phase == "hesitating"
+        assert (self.guess is not None) == (self.phase == "speculating")
         assert (self.session.voice_due_s == math.inf) == (self.phase == "hesitating")
-        if self.phase in {"unconfigured", "listening", "holding", "closed"}:
+        if self.phase not in BUSY:
             assert self.open_audio is None
             assert self.running is None
         assert self.phase == "closed" or self.session.deadline_s < math.inf, "every wait has an end"

@@ -17,9 +17,9 @@ import trio.testing
 
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.events import Interrupt, TextPrompt
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, TurnOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.recording.codec import Codec
 from voice_fsm.recording.lines import End, Header, Line, Step, TextKept
 from voice_fsm.recording.reading import read_recording

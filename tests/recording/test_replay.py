@@ -15,9 +15,9 @@ from trio.testing import MockClock
 from tests.recording.sessions import API_KEY, GOLDEN, SCRIPTS, MemoryRecorder, play, timeline_text
 from voice_fsm.cli import main
 from voice_fsm.fsm import events as ev
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import StartTurn
 from voice_fsm.fsm.options import SessionOptions, TurnOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.recording.lines import TextKept
 from voice_fsm.recording.reading import read_recording
 from voice_fsm.recording.replay import Proof, replay

@@ -13,9 +13,10 @@ import trio
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from tests.recording.sessions import MemoryRecorder
 from voice_fsm.errors import ConfigError
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.events import BadInput, Configure, Disconnect, Partial
 from voice_fsm.fsm.options import SessionOptions
-from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.fsm.session import Session
 from voice_fsm.recording.lines import End, Lost
 from voice_fsm.recording.reading import Recording, read_recording
 from voice_fsm.recording.replay import replay

@@ -38,6 +38,7 @@ actions = st.sampled_from(
         "hum",
         "echo",
         "break off",
+        "partial, same",
     ]
 )
 replies = st.lists(
@@ -79,6 +80,7 @@ schedules = st.builds(
         pausable=st.booleans(),
         max_lead_ms=st.sampled_from([None, 300]),
         patience_ms=st.sampled_from([None, 100]),
+        speculative_ms=st.sampled_from([None, 50]),
         first_message=st.sampled_from([None, "Good day to you."]),
         first_message_uninterruptible=st.booleans(),
         idle_prompt_s=st.sampled_from([None, 3.0]),
@@ -138,6 +140,8 @@ def perform(session: VoiceSession, stt: ScriptedStt, move: str, options: Session
             stt.say(CommittedTranscript("and then we go"))
         case "partial+commit":
             stt.say(PartialTranscript("stop"), CommittedTranscript("stop it"))
+        case "partial, same":
+            stt.say(PartialTranscript("and then we go"))
         case "prompt":
             session.step(TextPrompt(at_s=now_s, text="What is next?"))
         case "interrupt":

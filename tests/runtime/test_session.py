@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from tests.promises import check_promises
 from voice_fsm.errors import ClientError, ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     AudioEnded,
     Closing,
@@ -25,7 +26,6 @@ from voice_fsm.fsm.effects import (
 from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt, Word
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import PCM_24K, SessionOptions, TurnOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.outgoing import AudioChunk
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.runtime.turn import SlowReply

@@ -137,6 +137,7 @@ def test_session_chart_can_be_drawn() -> None:
         "thinking",
         "speaking",
         "hesitating",
+        "speculating",
         "holding",
         "closed",
     }

@@ -12,9 +12,9 @@ from tests.fakes.recordings import to_pcm
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.conftest import Client, RunServer
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.options import TtsOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.auth import Gate, TokenMint

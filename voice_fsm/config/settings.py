@@ -270,6 +270,13 @@ class Conversation:
         "Unset: not at all.",
         rule=between(0, 10_000),
     )
+    speculative_ms: int | None = setting(
+        "SPECULATIVE_MS",
+        None,
+        "How long a partial transcript has to stand for the chat provider to be asked before it is final, in "
+        "ms. Costs calls in vain. Unset: never.",
+        rule=between(50, 10_000),
+    )
     echo_filter: bool = setting(
         "ECHO_FILTER",
         default=True,

@@ -13,11 +13,13 @@ from voice_fsm.fsm.effects import (
     Closing,
     ClosingReason,
     Configured,
+    DropSpeculation,
     EnsureStt,
     ErrorTold,
     InterruptReason,
     Outcome,
     ResumeTurn,
+    Speculate,
     StartTurn,
     TurnEnded,
     TurnInterrupted,
@@ -30,6 +32,7 @@ from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.turn import Turn
 from voice_fsm.fsm.unfinished import is_unfinished
+from voice_fsm.fsm.words import same_words
 
 MAX_JOINED_CHARS: Final = 8000
 """Of utterances that are answered together the newest part is kept."""
@@ -76,6 +79,13 @@ class Actions:
         patient = options.turn.patience_ms is not None and isinstance(message, Committed)
         return patient and is_unfinished(message.text, options.stt.language_code)
 
+    def was_guessed(self, message: Committed | TextPrompt) -> bool:
+        """Whether the reply that was asked for is the one to this."""
+        return same_words(message.text, self.model.guess)
+
+    def was_not_guessed(self, message: Partial) -> bool:
+        return not same_words(message.text, self.model.guess)
+
     def may_hesitate(self) -> bool:
         """Whether the voice detector's word alone pauses the reply."""
         facts, turn = self.model, self.model.current
@@ -98,6 +108,23 @@ class Actions:
 
     def start_turn(self, message: Committed | TextPrompt) -> None:
         self._start(self._with_held(message.text))
+
+    def make_guess(self) -> None:
+        """The words stand: ask for the reply as if they were final."""
+        facts = self.model
+        facts.guess, facts.guessed_s = facts.utterance, facts.now_s
+        facts.emit(Speculate(self._order(facts.turns_started + 1, facts.utterance)))
+
+    def drop_guess(self) -> None:
+        facts = self.model
+        facts.guess = ""
+        facts.wasted_calls += 1
+        facts.emit(DropSpeculation())
+
+    def start_guessed_turn(self, message: Committed | TextPrompt) -> None:
+        """The guess was right: its reply is on the way already."""
+        self.model.guess = ""
+        self._start(message.text, speculated=True)
 
     def hold_utterance(self, message: Committed) -> None:
         self.model.held_text = self._with_held(message.text)
@@ -216,6 +243,7 @@ class Actions:
         say: str | None = None,
         cause: TurnCause = "user",
         interruptible: bool = True,
+        speculated: bool = False,
     ) -> None:
         facts = self.model
         facts.turns_started += 1
@@ -226,18 +254,24 @@ class Actions:
             interruptible=interruptible,
             output_format=facts.options.tts.output_format,
             started_s=facts.now_s,
+            asked_s=facts.guessed_s if speculated else None,
+            wasted_calls=facts.wasted_calls,
         )
-        self.model.emit(
+        facts.wasted_calls = 0
+        order = self._order(facts.turns_started, user_text if ask is None else ask)
+        facts.emit(
             TurnStarted(facts.turns_started, user_text, cause),
-            StartTurn(
-                turn_id=facts.turns_started,
-                text=user_text if ask is None else ask,
-                say=say,
-                cause=cause,
-                session_id=facts.session_id,
-                history=facts.history,
-                options=facts.options,
-            ),
+            attrs.evolve(order, say=say, cause=cause, speculated=speculated),
+        )
+
+    def _order(self, turn_id: int, text: str) -> StartTurn:
+        facts = self.model
+        return StartTurn(
+            turn_id=turn_id,
+            text=text,
+            session_id=facts.session_id,
+            history=facts.history,
+            options=facts.options,
         )
 
     def _would_interrupt(self, text: str) -> bool:

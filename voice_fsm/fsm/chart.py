@@ -10,6 +10,8 @@ Only this file decides in which phase a session is. What the diagram leaves out,
   what had been heard.
 * The assistant may speak without being asked: first of all (``configure``), and when the user says nothing
   for long (``silence``). Such turns have no text of the user's.
+* ``speculating``: the user's words have stood for a while and may be final; the chat backend has been asked
+  as if they were (``turn.speculative_ms``). Nothing of that is told before the commit, nor is it a turn.
 * ``holding``: what was said breaks off, and there is patience for more (``turn.patience_ms``).
 * ``hesitating``: somebody began to speak while the assistant did, and it is not known yet whether to stop. No
   audio is sent. What is said decides, or time does (``decision_due``).
@@ -31,6 +33,7 @@ class SessionChart(Actions, StateMachine):
 
     unconfigured = State(initial=True)
     listening = State()
+    speculating = State()
     holding = State()
     thinking = State()
     speaking = State()
@@ -41,6 +44,7 @@ class SessionChart(Actions, StateMachine):
         unconfigured.to(thinking, cond="has_greeting", on=["adopt_options", "greet"])
         | unconfigured.to(listening, on="adopt_options")
         | listening.to(listening, on="adopt_options")
+        | speculating.to(listening, on=["drop_guess", "adopt_options"])
         | holding.to(listening, on=["forget_held", "adopt_options"])
         | thinking.to(listening, on=["cancel_turn", "adopt_options"])
         | speaking.to(listening, on=["interrupt_turn", "adopt_options"])
@@ -49,6 +53,9 @@ class SessionChart(Actions, StateMachine):
     utterance = (
         listening.to(holding, cond="breaks_off", on="hold_utterance")
         | listening.to(thinking, on="start_turn")
+        | speculating.to(holding, cond="breaks_off", on=["drop_guess", "hold_utterance"])
+        | speculating.to(thinking, cond="was_guessed", on="start_guessed_turn")
+        | speculating.to(thinking, on=["drop_guess", "start_turn"])
         | holding.to(holding, cond="breaks_off", on="hold_utterance")
         | holding.to(thinking, on="start_turn")
         | thinking.to(thinking, cond="may_extend", on="extend_turn")
@@ -64,11 +71,14 @@ class SessionChart(Actions, StateMachine):
     )
     nothing_said = (
         hesitating.to(speaking, on="resume_turn")
+        | speculating.to(listening, on="drop_guess")
         | listening.to(listening, internal=True)
         | holding.to(holding, internal=True)
         | thinking.to(thinking, internal=True)
         | speaking.to(speaking, internal=True)
     )
+    words_stand = listening.to(speculating, on="make_guess")
+    words_lost = speculating.to(listening, on="drop_guess")
     patience_over = holding.to(thinking, on="answer_held")
     silence = listening.to(thinking, on="break_silence")
     first_audio = thinking.to(speaking, on="open_audio")
@@ -78,10 +88,13 @@ class SessionChart(Actions, StateMachine):
         | hesitating.to(hesitating, internal=True)
         | holding.to(holding, internal=True, on="wait_longer")
         | listening.to(listening, internal=True)
+        | speculating.to(speculating, internal=True)
         | thinking.to(thinking, internal=True)
     )
     words = (
-        speaking.to(listening, cond="may_interrupt", on="interrupt_turn")
+        speculating.to(listening, cond="was_not_guessed", on="drop_guess")
+        | speculating.to(speculating, internal=True)
+        | speaking.to(listening, cond="may_interrupt", on="interrupt_turn")
         | speaking.to(speaking, internal=True)
         | hesitating.to(listening, cond="may_interrupt", on="interrupt_turn")
         | hesitating.to(hesitating, internal=True)
@@ -97,6 +110,7 @@ class SessionChart(Actions, StateMachine):
         | speaking.to(listening, on="interrupt_turn")
         | hesitating.to(listening, on="interrupt_turn")
         | listening.to(listening, internal=True)
+        | speculating.to(speculating, internal=True)
         | holding.to(holding, internal=True)
     )
     turn_done = (
@@ -113,6 +127,7 @@ class SessionChart(Actions, StateMachine):
     close = (
         unconfigured.to(closed, on="close_session")
         | listening.to(closed, on="close_session")
+        | speculating.to(closed, on=["drop_guess", "close_session"])
         | holding.to(closed, on="close_session")
         | thinking.to(closed, on=["cancel_turn", "close_session"])
         | speaking.to(closed, on=["interrupt_turn", "close_session"])

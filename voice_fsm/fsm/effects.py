@@ -48,6 +48,20 @@ class StartTurn:
     session_id: str
     history: tuple[Exchange, ...]
     options: SessionOptions
+    speculated: bool = False
+    """The reply was asked for by the `Speculate` before; it is to be used, unless it failed."""
+
+
+@attrs.frozen
+class Speculate:
+    """Ask the chat backend, and no one else, for what may become this turn; nobody is told."""
+
+    start: StartTurn
+
+
+@attrs.frozen
+class DropSpeculation:
+    """The user said something else: end the call, nobody has known of it."""
 
 
 @attrs.frozen
@@ -71,7 +85,16 @@ class CloseSession:
     close_code: int
 
 
-Command = EnsureStt | PrepareVoice | StartTurn | CancelTurn | ResumeTurn | CloseSession
+Command = (
+    EnsureStt
+    | PrepareVoice
+    | Speculate
+    | DropSpeculation
+    | StartTurn
+    | CancelTurn
+    | ResumeTurn
+    | CloseSession
+)
 
 
 # --- notices ----------------------------------------------------------------------------------------
@@ -170,6 +193,10 @@ class TurnTimed:
     first_speech_ms: float | None
     first_audio_sent_ms: float | None
     playback_done_ms: float | None
+    asked_early_ms: float | None
+    """How long before its start the turn's reply had been asked for; ``None``: it had not."""
+    wasted_calls: int
+    """How often it had been in vain, since the turn before."""
 
 
 @attrs.frozen

@@ -34,6 +34,13 @@ class Facts:
     """When the utterance under way was first heard."""
     utterance: str = ""
     """What the user has said of it so far; blank while there are no words."""
+    utterance_s: float = 0.0
+    """Since when these words stand."""
+    guess: str = ""
+    """The words of a speculation; blank while there is none."""
+    guessed_s: float = 0.0
+    wasted_calls: int = 0
+    """Speculations in vain since the last turn."""
     held_text: str = ""
     """Of utterances that broke off, while there is patience for more."""
     patient_until_s: float = math.inf

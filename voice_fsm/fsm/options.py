@@ -87,6 +87,8 @@ class TurnOptions:
     """How long after the first audio of a turn nothing said interrupts it."""
     patience_ms: int | None = None
     """How long an utterance that breaks off is waited upon before it is answered; ``None``: not at all."""
+    speculative_ms: int | None = None
+    """How long a partial has to stand for its reply to be asked for before the commit; ``None``: never."""
     merge_window_ms: int | None = None
     """How long after a commit a further one is joined to it while the assistant thinks; ``None``: always."""
     first_message: str | None = None

@@ -9,6 +9,7 @@ from voice_fsm.errors import ClientFault, SessionFault
 from voice_fsm.fsm.actions import Closure
 from voice_fsm.fsm.barge_in import LAST_WORDS_MS
 from voice_fsm.fsm.chart import SessionChart
+from voice_fsm.fsm.deadlines import Limits, deadlines
 from voice_fsm.fsm.echo import without_echo
 from voice_fsm.fsm.effects import (
     CloseSession,
@@ -56,6 +57,7 @@ from voice_fsm.fsm.events import (
 )
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.fsm.words import same_words
 
 ECHO_LATE_S: Final = 4.0
 """How long after the assistant said a word the recogniser may come with it."""
@@ -65,19 +67,6 @@ ECHO_TAIL_S: Final = 1.0
 """How long after a turn an utterance that begins may still be its echo; later it is the user's own words."""
 
 TranscriptT = TypeVar("TranscriptT", Partial, Committed)
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """How long a session may do what, in seconds."""
-
-    configure_within_s: float = 30.0
-    session_s: float = 3600.0
-    idle_s: float = 600.0
-    """A client may ask for less."""
-    thinking_s: float = 180.0
-    """Backstop: the deadlines of chat and TTS are shorter."""
-    history_turns: int = 20
 
 
 class Session:
@@ -109,7 +98,7 @@ class Session:
     @property
     def deadline_s(self) -> float:
         """When to send the next `Tick`; infinity for never. Changes with every event."""
-        return min((due_s for due_s, _ in self._deadlines()), default=math.inf)
+        return min((due_s for due_s, _ in deadlines(self._facts, self._limits)), default=math.inf)
 
     @property
     def voice_due_s(self) -> float:
@@ -232,6 +221,8 @@ class Session:
             self._hear_speech_since(event.at_s)
         facts.has_words = True
         own = self._users_own(event)
+        if not same_words(own.text, facts.utterance):
+            facts.utterance_s = event.at_s
         facts.utterance = own.text
         if own.text:
             facts.user_is_active()
@@ -260,6 +251,8 @@ class Session:
     def _forget_speech(self) -> None:
         facts = self._facts
         facts.speech_since_s, facts.utterance, facts.has_words = None, "", False
+        if facts.state == "speculating":
+            self._chart.send("words_lost")
 
     def _committed(self, event: Committed) -> None:
         facts = self._facts
@@ -287,57 +280,18 @@ class Session:
             short = turn.rest_ms(now_s) > LAST_WORDS_MS
         return attrs.evolve(event, text=without_echo(event.text, said, short=short))
 
-    def _deadlines(self) -> list[tuple[float, str]]:
-        """What time alone can bring about in this state, and when."""
-        facts, limits = self._facts, self._limits
-        due = [(facts.opened_s + limits.session_s, "max_duration")]
-        match facts.state:
-            case "unconfigured":
-                due.append((facts.opened_s + limits.configure_within_s, "configure"))
-            case "listening":
-                due += self._silence_deadlines()
-            case "holding":
-                due.append((facts.patient_until_s, "patience"))
-            case "thinking":
-                due.append((facts.current.started_s + limits.thinking_s, "thinking"))
-            case "speaking" if facts.current.sent_s is not None:
-                due.append((facts.current.clock.over_at_s(), "playback"))
-            case "hesitating":
-                due += self._hesitation_deadlines()
-            case "closed":
-                return []
-        return due
-
-    def _hesitation_deadlines(self) -> list[tuple[float, str]]:
-        """A listener whose client cannot stand still may have heard the end by then."""
-        facts, turn, options = self._facts, self._facts.current, self._facts.options.turn
-        since_s = facts.now_s if turn.hesitating_since_s is None else turn.hesitating_since_s
-        decide_s = since_s + options.decide_within_ms / 1000
-        if facts.silent_since_s is not None:
-            quiet_s = max(facts.silent_since_s, since_s) + options.resume_after_ms / 1000
-            decide_s = min(decide_s, quiet_s)
-        due = [(decide_s, "decision")]
-        if turn.sent_s is not None:
-            due.append((turn.clock.over_at_s(), "playback"))
-        return due
-
-    def _silence_deadlines(self) -> list[tuple[float, str]]:
-        facts, turn = self._facts, self._facts.options.turn
-        idle_s = min(turn.idle_timeout_s, self._limits.idle_s)
-        due = [(facts.user_active_s + idle_s, "idle")]
-        if turn.idle_prompt_s is not None and facts.silences_broken < turn.idle_prompt_times:
-            due.append((facts.quiet_since_s + turn.idle_prompt_s, "silence"))
-        return due
-
     def _tick(self) -> None:
+        """Bring about what is due; what is not listed is an event of the chart."""
         facts = self._facts
-        due_s, what = min(self._deadlines())
+        due_s, what = min(deadlines(facts, self._limits))
         if due_s > facts.now_s:
             return
         match what:
-            case "playback":
-                self._chart.send("playback_over")
-            case "thinking":
+            case "decision_due":
+                self._chart.send(what, message=Tick(at_s=facts.now_s))
+            case "words_lost":
+                self._forget_speech()
+            case "thought_enough":
                 failed = TurnFailed(
                     at_s=facts.now_s,
                     turn_id=facts.current.turn_id,
@@ -346,12 +300,6 @@ class Session:
                     retryable=True,
                 )
                 self._chart.send("turn_failed", message=failed)
-            case "patience":
-                self._chart.send("patience_over")
-            case "decision":
-                self._chart.send("decision_due", message=Tick(at_s=facts.now_s))
-            case "silence":
-                self._chart.send("silence")
             case "idle":
                 self._close(Closure(close_code=1000, reason="idle"))
             case "max_duration":
@@ -363,6 +311,8 @@ class Session:
                     fatal=True,
                 )
                 self._close(Closure(close_code=1008, reason="policy", error=error))
+            case _:
+                self._chart.send(what)
 
     def _close(self, closure: Closure) -> None:
         self._chart.send("close", message=closure)

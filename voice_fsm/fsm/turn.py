@@ -28,11 +28,15 @@ class Turn:
     started_s: float
     reply_text: str = ""
     spans: list[SpokenSpan] = attrs.field(factory=list)
+    asked_s: float | None = None
+    """When its reply was asked for, if that was before the turn began."""
+    wasted_calls: int = 0
     clock: PlaybackClock = attrs.field(factory=PlaybackClock)
     first_text_s: float | None = None
     first_speech_s: float | None = None
     first_audio_sent_s: float | None = None
-    hesitating_since_s: float | None = None
+    hesitating_since_s: float = 0.0
+    """When the session last began to hesitate about it."""
     sent_s: float | None = None
     """When the last of the turn's output had gone to the client."""
 
@@ -71,6 +75,8 @@ class Turn:
             first_speech_ms=self._after_start_ms(self.first_speech_s),
             first_audio_sent_ms=self._after_start_ms(self.first_audio_sent_s),
             playback_done_ms=self._after_start_ms(playback_done_s),
+            asked_early_ms=None if self.asked_s is None else (self.started_s - self.asked_s) * 1000,
+            wasted_calls=self.wasted_calls,
         )
 
     def _audio_ms(self) -> float:

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import Effect
 from voice_fsm.fsm.events import AnyEvent
-from voice_fsm.fsm.session import Limits
 
 FORMAT: Final = 1
 """Raised when an older reader would misunderstand a line. New events and effects leave it as it is."""

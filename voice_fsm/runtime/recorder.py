@@ -17,9 +17,10 @@ import structlog
 import trio
 
 from voice_fsm.errors import ConfigError
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import CloseSession, Effect
 from voice_fsm.fsm.events import AnyEvent, Configure
-from voice_fsm.fsm.session import Limits, Session
+from voice_fsm.fsm.session import Session
 from voice_fsm.recording.codec import Codec
 from voice_fsm.recording.lines import End, Header, Line, Lost, Step
 from voice_fsm.runtime.recorder_files import RecorderConfig, append, create_file, make_directory, tidy

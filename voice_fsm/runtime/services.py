@@ -21,8 +21,8 @@ from voice_fsm.chat.openai import OpenAiChat, OpenAiConfig
 from voice_fsm.chat.screening import ScreenedChat, load_screen
 from voice_fsm.chat.speech_engine import SpeechEngineConfig, open_speech_engine_chat
 from voice_fsm.errors import Upstream
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
 from voice_fsm.runtime.recorder import Recorder, open_recorder
@@ -178,6 +178,7 @@ def default_options(settings: config.Settings) -> SessionOptions:
             decide_within_ms=conversation.barge_in_decide_within_ms,
             resume_after_ms=conversation.barge_in_resume_after_ms,
             patience_ms=conversation.patience_ms,
+            speculative_ms=conversation.speculative_ms,
             echo_filter=conversation.echo_filter,
             max_lead_ms=conversation.max_lead_ms,
             first_message=conversation.first_message,

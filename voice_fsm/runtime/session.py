@@ -16,14 +16,17 @@ import trio
 from voice_fsm.audio import AudioFormat
 from voice_fsm.chat.base import ChatProvider
 from voice_fsm.errors import ClientError, ClientFault, SessionFault
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     CancelTurn,
     CloseSession,
+    DropSpeculation,
     Effect,
     EnsureStt,
     Notice,
     PrepareVoice,
     ResumeTurn,
+    Speculate,
     StartTurn,
 )
 from voice_fsm.fsm.events import (
@@ -39,13 +42,13 @@ from voice_fsm.fsm.events import (
     Tick,
 )
 from voice_fsm.fsm.options import SessionOptions
-from voice_fsm.fsm.session import Limits
 from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
 from voice_fsm.runtime.recorder import Recorder, open_session
-from voice_fsm.runtime.turn import SlowReply, TurnTask
+from voice_fsm.runtime.speculation import Speculation
+from voice_fsm.runtime.turn import SlowReply, TurnTask, chat_request
 from voice_fsm.runtime.voice_activity import VoiceActivity, for_recogniser
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.tts.base import TtsProvider
@@ -56,8 +59,6 @@ log = structlog.get_logger()
 
 GOODBYE_S: Final = 2.0
 """How long the last words to a client may take."""
-PREDECESSOR_S: Final = 10.0
-"""How long a turn waits for those before it to be gone."""
 
 
 @attrs.frozen(kw_only=True)
@@ -120,8 +121,8 @@ class VoiceSession:
         self._tells_speech = False
         self._lead = LeadMeter(services.max_audio_lead_s)
         self._too_fast = False
-        self._turns: list[TurnTask] = []
-        """The newest last; those before it have been cancelled and are on their way out."""
+        self._tasks: list[TurnTask | Speculation] = []
+        """The newest last; those before it belong to it, or are on their way out."""
         self._close_code = 1011
         self._alarm = trio.CancelScope()
         self._writing = trio.CancelScope()
@@ -270,8 +271,12 @@ class VoiceSession:
             case StartTurn():
                 self._start_turn(effect)
             case CancelTurn(turn_id):
-                self._turns[-1].scope.cancel(reason=f"turn {turn_id} is over")
+                self._tasks[-1].scope.cancel(reason=f"turn {turn_id} is over")
                 self._outgoing.flush(turn_id)
+            case Speculate(start):
+                self._speculate(start)
+            case DropSpeculation():
+                self._tasks[-1].scope.cancel(reason="the user said something else")
             case ResumeTurn():
                 self._outgoing.wake()
             case CloseSession(code):
@@ -281,8 +286,17 @@ class VoiceSession:
             case _:
                 self._put(effect)
 
+    def _speculate(self, start: StartTurn) -> None:
+        leaving = self._leaving()
+        speculation = Speculation(self._services.chat, chat_request(start))
+        self._tasks = [*leaving, speculation]
+        self._nursery.start_soon(self._guarded, speculation.run, leaving)
+
     def _start_turn(self, start: StartTurn) -> None:
-        leaving = [turn for turn in self._turns if not turn.gone.is_set()]
+        leaving = self._leaving()
+        speculation: Speculation | None = None
+        if start.speculated and isinstance(newest := self._tasks[-1], Speculation) and not newest.has_failed:
+            speculation = newest
         turn = TurnTask(
             start,
             self._services.chat,
@@ -290,10 +304,15 @@ class VoiceSession:
             self._outgoing,
             self.step,
             self._services.slow_reply,
+            speculation,
         )
-        self._turns = [*leaving, turn]
+        self._tasks = [*leaving, turn]
         self._outgoing.admit(start.turn_id)
-        self._nursery.start_soon(self._guarded, turn.run, leaving, PREDECESSOR_S)
+        before = [task for task in leaving if task is not speculation]
+        self._nursery.start_soon(self._guarded, turn.run, before)
+
+    def _leaving(self) -> list[TurnTask | Speculation]:
+        return [task for task in self._tasks if not task.gone.is_set()]
 
     def _put(self, notice: Notice | Answer) -> None:
         try:

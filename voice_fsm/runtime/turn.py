@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyMetadata, ReplyPart, ReplyText
-from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
+from voice_fsm.errors import ProviderError, VoiceError
 from voice_fsm.fsm.effects import StartTurn
 from voice_fsm.fsm.events import (
     AnyEvent,
@@ -24,6 +24,8 @@ from voice_fsm.fsm.events import (
 from voice_fsm.fsm.sentences import SentenceSplitter
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.runtime.outgoing import AudioChunk, Outgoing, SpeechTiming, TextDelta
+from voice_fsm.runtime.speculation import Speculation
+from voice_fsm.runtime.succession import Leaving, await_all_gone
 from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText, TtsProvider
 
 log = structlog.get_logger()
@@ -69,6 +71,18 @@ class Words:
         return (span,) if span.text else ()
 
 
+def chat_request(start: StartTurn) -> ChatRequest:
+    """What the chat backend is asked."""
+    return ChatRequest(
+        session_id=start.session_id,
+        turn_id=start.turn_id,
+        text=start.text,
+        cause=start.cause,
+        history=start.history,
+        backend=start.options.backend,
+    )
+
+
 @trio.as_safe_channel
 async def _fixed_reply(text: str) -> AsyncGenerator[ReplyPart]:
     await trio.lowlevel.checkpoint()
@@ -85,6 +99,8 @@ class TurnTask:
     outgoing: Outgoing
     step: Callable[[AnyEvent], None]
     slow_reply: SlowReply | None = None
+    speculation: Speculation | None = None
+    """Where the reply comes from, if it was asked for already."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     """Set when nothing of the turn runs any more."""
@@ -97,28 +113,19 @@ class TurnTask:
     def turn_id(self) -> int:
         return self.start.turn_id
 
-    async def run(self, predecessors: Sequence["TurnTask"], patience_s: float) -> None:
+    async def run(self, predecessors: Sequence[Leaving]) -> None:
         """Do the turn's work once its predecessors' is gone, and report how it ended."""
         try:
             with self.scope:
-                error = await self._await_all_gone(predecessors, patience_s) or await self._converse()
+                error = await await_all_gone(predecessors) or await self._converse()
                 if error is None:
                     self.step(TurnDone(at_s=trio.current_time(), turn_id=self.turn_id))
                 else:
                     self._fail(error)
         finally:
+            if self.speculation is not None:
+                self.speculation.scope.cancel(reason=f"turn {self.turn_id} is over")
             self.gone.set()
-
-    async def _await_all_gone(
-        self, predecessors: Sequence["TurnTask"], patience_s: float
-    ) -> VoiceError | None:
-        with trio.move_on_after(patience_s):
-            for predecessor in predecessors:
-                await predecessor.gone.wait()
-            return None
-        return ProviderError(
-            Upstream.CHAT, ProviderFault.STALLED, "The turn before could not be stopped in time."
-        )
 
     async def _converse(self) -> VoiceError | None:
         error: VoiceError | None = None
@@ -164,19 +171,11 @@ class TurnTask:
             )
 
     def _reply(self) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
-        start = self.start
-        if start.say is not None:
-            return _fixed_reply(start.say)
-        return self.chat.reply(
-            ChatRequest(
-                session_id=start.session_id,
-                turn_id=start.turn_id,
-                text=start.text,
-                cause=start.cause,
-                history=start.history,
-                backend=start.options.backend,
-            )
-        )
+        if self.speculation is not None:
+            return self.speculation.reply()
+        if self.start.say is not None:
+            return _fixed_reply(self.start.say)
+        return self.chat.reply(chat_request(self.start))
 
     async def _apologise(self, slow: SlowReply, pieces: trio.MemorySendChannel[str]) -> None:
         """Say something if the reply is slow to come."""

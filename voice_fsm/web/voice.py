@@ -281,6 +281,8 @@ class VoiceDoor:
                         first_speech_ms=item.first_speech_ms,
                         first_audio_sent_ms=item.first_audio_sent_ms,
                         playback_done_ms=item.playback_done_ms,
+                        asked_early_ms=item.asked_early_ms,
+                        wasted_calls=item.wasted_calls or None,
                     ),
                 )
             case fx.TurnEnded(turn_id, outcome):

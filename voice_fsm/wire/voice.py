@@ -134,6 +134,7 @@ class TurnPatch:
     max_lead_ms: int | None = attrs.field(default=None, validator=at_least(100))
     grace_ms: int | None = attrs.field(default=None, validator=at_least(0))
     patience_ms: int | None = attrs.field(default=None, validator=between(0, 10_000))
+    speculative_ms: int | None = attrs.field(default=None, validator=between(50, 10_000))
     merge_window_ms: int | None = attrs.field(default=None, validator=at_least(0))
     first_message: str | None = attrs.field(default=None, validator=spoken(FIXED_CHARS))
     first_message_uninterruptible: bool | None = None
@@ -439,6 +440,8 @@ class TurnMetrics:
     first_speech_ms: float | None = None
     first_audio_sent_ms: float | None = None
     playback_done_ms: float | None = None
+    asked_early_ms: float | None = None
+    wasted_calls: int | None = None
 
 
 @attrs.frozen(kw_only=True)

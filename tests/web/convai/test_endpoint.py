@@ -10,7 +10,7 @@ from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.convai.conftest import ServeAgents, ToolChat
 from voice_fsm.chat.base import ChatRequest
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
-from voice_fsm.fsm.session import Limits
+from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.runtime.agents import Agent, AgentTool
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript

@@ -12,6 +12,7 @@ const PLACES = {
   speaking: [472, 164],
   hesitating: [472, 310],
   holding: [236, 72],
+  speculating: [212, 246],
   closed: [294, 310],
 };
 
@@ -37,6 +38,12 @@ const ROUTES = {
   "hesitating>thinking": { path: "M442 289C424 236 360 214 324 187" },
   "hesitating>hesitating": { path: "M530 300C566 290 566 334 532 322" },
   "hesitating>closed": { path: "M414 316H356" },
+  "listening>speculating": { path: "M132 185C142 206 158 218 172 225" },
+  "speculating>listening": { path: "M160 255C126 250 112 222 112 187" },
+  "speculating>thinking": { path: "M246 225C256 212 264 202 272 187" },
+  "speculating>holding": { path: "M206 225C190 180 196 130 222 95" },
+  "speculating>speculating": { path: "M196 267C186 296 232 296 222 269" },
+  "speculating>closed": { path: "M240 267C246 276 250 280 256 287" },
   "listening>holding": { path: "M150 143C158 122 166 110 182 95" },
   "holding>listening": { path: "M178 80C150 90 140 110 136 141" },
   "holding>thinking": { path: "M264 93C274 108 278 122 282 141" },
