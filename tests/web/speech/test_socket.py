@@ -10,6 +10,8 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketState
+from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from tests.speech.counting_tts import CHUNKS_PER_PIECE, CountingTts, audio_of
@@ -20,7 +22,13 @@ from voice_fsm.upstream.websocket import open_websocket
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.serve import serve
 from voice_fsm.web.serve_config import ServeConfig
-from voice_fsm.web.speech.socket import MAX_QUEUED, SpeechSocketConfig, SpeechSocketEndpoint
+from voice_fsm.web.speech.socket import (
+    MANY_ORDERS,
+    MAX_QUEUED,
+    SpeechSocket,
+    SpeechSocketConfig,
+    SpeechSocketEndpoint,
+)
 from voice_fsm.web.voice import DoorPolicy
 
 HELLO = "Hello there, my friend."
@@ -288,14 +296,42 @@ async def test_who_leaves_ends_the_synthesis(endless: CountingTts) -> None:
                 await trio.sleep(0.001)
 
 
-async def test_a_client_that_does_not_read(tts: CountingTts) -> None:
-    """A flood of cancels from one that reads nothing stalls, and hurts no other."""
-    async with serving(tts) as server, server.connect() as deaf, server.connect() as client:
-        with trio.move_on_after(0.3):
-            while True:
-                await deaf.send("cancel")
-        await client.send("synthesize", text=HELLO)
-        assert (await client.until("done"))[0] == audio_of([HELLO])
+class DeafWebSocket:
+    """A client that cancels without end and takes nothing of what it is told."""
+
+    application_state = WebSocketState.CONNECTED
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    async def receive(self) -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
+        self.heard += 1
+        if self.heard > 10_000:
+            return {"type": "websocket.disconnect"}
+        return {"type": "websocket.receive", "text": '{"action":"cancel"}'}
+
+    async def send(self, message: dict[str, object]) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_client_that_does_not_read(autojump_clock: MockClock, tts: CountingTts) -> None:
+    """It is listened to until so much waits to be told to it, and not beyond."""
+    deaf: Any = DeafWebSocket()
+    async with open_speech(tts, SpeechConfig()) as speech, trio.open_nursery() as nursery:
+        nursery.start_soon(SpeechSocket(deaf, speech, SpeechSocketConfig()).run)
+        await trio.sleep(60)
+        assert deaf.heard == MANY_ORDERS + 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_frame_that_is_too_large(tts: CountingTts) -> None:
+    """It closes the socket with 1009, and reaches no other."""
+    async with serving(tts) as server, server.connect() as other, server.connect() as client:
+        await client.websocket.send_message("x" * 2_000_000)
+        assert await client.close_code() == 1009
+        await other.send("synthesize", text=HELLO)
+        assert (await other.until("done"))[0] == audio_of([HELLO])
 
 
 async def test_a_silent_client_is_dismissed(tts: CountingTts) -> None:
