@@ -20,6 +20,7 @@ from voice_fsm.audio import AudioFormat, ulaw_decode
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.stt.listener import Listener, ListeningRules
+from voice_fsm.stt.media import decode_recording
 from voice_fsm.stt.moonshine import Moonshine
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider, VoiceInfo
 from voice_fsm.tts.engine import EngineError
@@ -152,10 +153,24 @@ async def test_mp3_is_made_of_frames_of_the_right_rate(name: str) -> None:
     assert duration_s(speech, name) == pytest.approx(duration_s(own), abs=0.2)
 
 
+@pytest.mark.parametrize("kbps", [32, 64, 192])
+async def test_opus_comes_in_pages_as_it_is_made(kbps: int) -> None:
+    """Ogg from its first byte; decoded it is as long as the PCM, and by its bit rate a little longer."""
+    name = f"opus_48000_{kbps}"
+    async with open_local_tts() as tts:
+        speech = await say(tts, SENTENCE, options=options(output_format=name))
+        own = await say(tts, SENTENCE)
+    data = audio(speech)
+    assert data.startswith(b"OggS")
+    assert data.count(b"OggS") > 4 * duration_s(own)
+    assert len(decode_recording(data, 16000, 60)) / 32000 == pytest.approx(duration_s(own), abs=0.05)
+    assert duration_s(own) <= duration_s(speech, name) < 1.1 * duration_s(own)
+
+
 async def test_an_empty_reply_is_silent_in_every_format() -> None:
     """No text, no sound, no error."""
     async with open_local_tts() as tts:
-        for name in ("pcm_22050", "pcm_16000", "ulaw_8000"):
+        for name in ("pcm_22050", "pcm_16000", "ulaw_8000", "opus_48000_64"):
             assert await say(tts, options=options(output_format=name)) == []
             assert await say(tts, " \n", options=options(output_format=name)) == [SpokenText(" \n")]
         assert (
@@ -371,7 +386,7 @@ async def test_phoneme_brackets_are_text() -> None:
 @pytest.mark.parametrize(
     ("refused", "code", "field"),
     [
-        (options(output_format="opus_48000_64"), "unsupported_format", "tts.output_format"),
+        (options(output_format="opus_24000_64"), "unsupported_format", "tts.output_format"),
         (options(output_format="alaw_8000"), "unsupported_format", "tts.output_format"),
         (options(output_format="mp3_44100_999"), "unsupported_format", "tts.output_format"),
         (options(voice_id="klingon-9"), "invalid_field", "tts.voice_id"),

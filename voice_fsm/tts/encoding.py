@@ -1,10 +1,11 @@
-"""A synthesiser's PCM as the client wants it: resampled, mu-law or MP3, as a stream."""
+"""A synthesiser's PCM as the client wants it: resampled, mu-law, MP3 or Opus, as a stream."""
 
 from importlib.util import find_spec
 from typing import Final, Protocol
 
 from voice_fsm.audio import AudioFormat, Resampler, ulaw_encode
 from voice_fsm.errors import ClientError, ClientFault
+from voice_fsm.tts.opus import BIT_RATES_KBPS, OpusEncoder
 
 _MP3_FORMATS: Final = tuple(
     AudioFormat("mp3", rate_hz, kbps)
@@ -18,6 +19,7 @@ _MP3_FORMATS: Final = tuple(
         (44100, 192),
     )
 )
+_OPUS_FORMATS: Final = tuple(AudioFormat("opus", 48000, kbps) for kbps in BIT_RATES_KBPS)
 _LAME_QUALITY: Final = 5
 """Of 2 (best) to 7 (fastest): 4 ms of CPU time a second of sound."""
 
@@ -39,10 +41,14 @@ def check_format(audio_format: AudioFormat) -> None:
         return
     if audio_format in _MP3_FORMATS and find_spec("lameenc") is not None:
         return
+    if audio_format in _OPUS_FORMATS and find_spec("av") is not None:
+        return
+    others = [str(_MP3_FORMATS[-2])] if find_spec("lameenc") else []
+    others += [str(_OPUS_FORMATS[1])] if find_spec("av") else []
     raise ClientError(
         ClientFault.UNSUPPORTED_FORMAT,
-        f"Speech synthesis on this server does not write {audio_format}; ask for pcm_24000 or ulaw_8000"
-        + (f" or {_MP3_FORMATS[-2]}." if find_spec("lameenc") else "."),
+        f"Speech synthesis on this server does not write {audio_format}; "
+        f"ask for {' or '.join(['pcm_24000', 'ulaw_8000', *others])}.",
         field="tts.output_format",
     )
 
@@ -55,6 +61,8 @@ def make_encoder(from_hz: int, audio_format: AudioFormat) -> SpeechEncoder:
             return resampler
         case "ulaw":
             return _UlawEncoder(resampler)
+        case "opus":
+            return OpusEncoder(resampler, audio_format)
         case _:
             return _Mp3Encoder(resampler, audio_format)
 

@@ -134,9 +134,9 @@ async def test_what_a_request_says_reaches_the_voice() -> None:
 @pytest.mark.parametrize(
     ("body", "params", "status", "where"),
     [
-        ({}, PCM, 422, ["text"]),
-        ({"text": 5}, PCM, 422, ["text"]),
-        ({"text": "Hi.", "voice_settings": {"speed": 9}}, PCM, 422, ["voice_settings", "speed"]),
+        ({}, PCM, 422, ["body", "text"]),
+        ({"text": 5}, PCM, 422, ["body", "text"]),
+        ({"text": "Hi.", "voice_settings": {"speed": 9}}, PCM, 422, ["body", "voice_settings", "speed"]),
         ({"text": "Hi."}, {"output_format": "wav_1"}, 422, ["query", "output_format"]),
         ([], PCM, 400, None),
     ],
@@ -210,3 +210,16 @@ async def test_voices_come_page_by_page() -> None:
     assert (first["total_count"], first["has_more"], rest["has_more"]) == (11, True, False)
     assert len(first["voices"] + rest["voices"]) == 11
     assert unknown.status_code == 404
+
+
+async def test_openai_is_told_in_its_own_names() -> None:
+    """And with 400 for whatever is wrong with a parameter."""
+    asked = {"model": "m", "input": "Hello.", "voice": "anna"}
+    async with speech_server() as server:
+        answers = [
+            await server.http.post("/v1/audio/speech", json=asked | wrong)
+            for wrong in ({"voice": "nobody"}, {"input": " "}, {"speed": 9}, {"response_format": "flac"})
+        ]
+    assert [answer.status_code for answer in answers] == [400] * 4
+    told = [answer.json()["error"]["param"] for answer in answers]
+    assert told == ["voice", "input", "speed", "response_format"]

@@ -22,6 +22,9 @@ _VOICE_FIELD: Final = "tts.voice_id"
 """Where a provider says that it has no such voice."""
 
 
+_OPENAI_NAMES: Final = {_VOICE_FIELD: "voice", "text": "input", "tts.voice_settings.speed": "speed"}
+
+
 class RequestError(VoiceError):
     """A request that cannot be served, with the HTTP status that says so."""
 
@@ -64,11 +67,17 @@ def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
     status = status_of(error)
     detail: object
     if status == _UNPROCESSABLE:
-        path = (error.field or "body").split(".")
+        path = _path(error)
         detail = [{"loc": path, "msg": error.message, "type": error.code}]
     else:
         detail = {"status": elevenlabs_status(error), "message": error.message}
     return JSONResponse({"detail": detail}, status, headers=_headers(error))
+
+
+def _path(error: VoiceError) -> list[str]:
+    """Where in a request a field is; providers call the settings of a voice ``tts``."""
+    steps = (error.field or "").removeprefix("tts.").split(".")
+    return steps if steps[0] in {"query", "body"} else ["body", *filter(None, steps)]
 
 
 def elevenlabs_status(error: VoiceError) -> str:
@@ -90,11 +99,12 @@ def openai_refusal(error: VoiceError) -> JSONResponse:
     body = {
         "message": error.message,
         "type": "invalid_request_error" if status < 500 else "server_error",  # noqa: PLR2004  # HTTP's own border
-        "param": error.field,
+        "param": _OPENAI_NAMES.get(error.field or "", error.field),
         "code": "invalid_api_key" if is_denied else error.code,
     }
-    # OpenAI has no 422 for a bad parameter.
-    return JSONResponse({"error": body}, 400 if status == _UNPROCESSABLE else status, headers=_headers(error))
+    if isinstance(error, ClientError) or status == _UNPROCESSABLE:
+        status = 400  # whatever is wrong with a parameter
+    return JSONResponse({"error": body}, status, headers=_headers(error))
 
 
 def _headers(error: VoiceError) -> dict[str, str]:
