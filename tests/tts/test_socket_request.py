@@ -30,8 +30,13 @@ class Connection:
         self._answer, self._answers = trio.open_memory_channel[str](100)
 
     async def send_message(self, message: str) -> None:
+        if self.closed is not None:
+            raise ConnectionClosed(None)
         if self.is_stalled:
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.closed = "cut off"
         await trio.lowlevel.checkpoint()
         self.sent.append(message)
         self._answer.send_nowait("ok")
@@ -42,10 +47,14 @@ class Connection:
         except trio.EndOfChannel:
             raise ConnectionClosed(None) from None
 
-    async def ping(self) -> None:
-        if self.is_stalled:
-            await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
+    async def watch(self, every_s: float, patience_s: float, *, keep: bool) -> None:
+        assert not keep
+        while not self.is_stalled:
+            with trio.move_on_after(every_s):
+                while True:
+                    await self.get_message()
+        await trio.sleep(patience_s)
+        raise trio.TooSlowError
 
     def say(self, text: str) -> None:
         self._answer.send_nowait(text)
@@ -166,8 +175,8 @@ async def test_a_socket_left_in_the_middle_of_a_message_is_closed(autojump_clock
             async with request.open():
                 await trio.sleep(1)
                 r.connections[0].is_stalled = False
-        assert r.connections[0].sent == []
-        assert r.connections[0].closed == "left"
+            assert r.connections[0].sent == []
+        assert r.pool.idle_count == 0
 
 
 async def test_a_peer_that_takes_no_farewell_is_not_waited_for(autojump_clock: Any) -> None:
@@ -180,7 +189,7 @@ async def test_a_peer_that_takes_no_farewell_is_not_waited_for(autojump_clock: A
                 r.connections[0].is_stalled = True
                 left_s = trio.current_time()
             assert trio.current_time() - left_s <= 0.15
-        assert r.connections[0].closed == "left"
+        assert r.pool.idle_count == 0
 
 
 async def test_a_socket_on_which_something_failed_is_closed(autojump_clock: Any) -> None:

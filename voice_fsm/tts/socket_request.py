@@ -75,7 +75,6 @@ class SocketRequest(Generic[K]):
         self._start = start
         self._deadlines = deadlines
         self._socket: SpeechSocket[K] | None = None
-        self._sending = False
         self._first = 0
 
     async def has_text(self) -> bool:
@@ -116,20 +115,14 @@ class SocketRequest(Generic[K]):
             await self._pool.give_back(socket)
 
     async def _speak(self, frames: "_SocketFrames") -> None:
-        async def send(message: str) -> None:
-            self._sending = True  # and so it stays if this is cancelled, in the middle of a frame perhaps
-            await frames.connection.send_message(message)
-            self._sending = False
-
-        self._sending = False
         with suppress(ConnectionClosed):
-            await frames.dialogue.speak(send, frames.patience)
+            await frames.dialogue.speak(frames.connection.send_message, frames.patience)
             frames.text_is_sent()
 
     async def _leave(self, dialogue: Dialogue) -> None:
         if self._socket is None:
             return
-        if dialogue.has_ended or (not self._sending and await self._say_farewell(dialogue)):
+        if dialogue.has_ended or await self._say_farewell(dialogue):
             await self.aclose()
         else:
             await self._drop()
