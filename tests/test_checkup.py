@@ -1,11 +1,14 @@
 """``voice-fsm check`` against upstreams that work, and that do not."""
 
+from typing import get_args
+
 import trio
 
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
-from voice_fsm.checkup import _try_stt, check_upstreams
+from voice_fsm.checkup import _VOICE_VARIABLES, _try_stt, check_upstreams
 from voice_fsm.config import load_settings
 from voice_fsm.fsm.options import SessionOptions, SttOptions
+from voice_fsm.runtime.services import TtsName
 from voice_fsm.runtime.session import Services
 
 NOBODY = "http://127.0.0.1:9"
@@ -43,3 +46,11 @@ async def test_the_recogniser_is_asked_for_what_sessions_ask_it_for() -> None:
     defaults = SessionOptions(stt=SttOptions(commit_strategy="local_vad"))
     await _try_stt(Services(stt=stt, chat=ScriptedChat(), tts=ScriptedTts(), defaults=defaults))
     assert [options.commit_strategy for options in stt.asked] == ["manual"]
+
+
+def test_every_voice_has_variables_to_look_at() -> None:
+    """The advice names settings that there are."""
+    known = load_settings({}).masked()
+    for provider in get_args(TtsName):
+        if provider != "local":
+            assert set(_VOICE_VARIABLES[provider]) <= known.keys()

@@ -1,11 +1,23 @@
-from typing import get_args
+from typing import Any, Final, get_args
 
 import pytest
+import trio
 
+from tests.fakes.cartesia import FakeCartesia, serve_cartesia
+from tests.fakes.deepgram_tts import FakeDeepgramTts, serve_deepgram_tts
+from tests.fakes.elevenlabs_tts import CHAR_MS
+from tests.fakes.openai_tts import FakeOpenAiTts, serve_openai_tts
 from tests.fakes.scripted import ScriptedTts
-from voice_fsm.config import load_settings
-from voice_fsm.runtime.services import TtsName, default_options, open_speech_service, voice_identity
+from voice_fsm.config import Settings, load_settings
+from voice_fsm.runtime.services import (
+    TtsName,
+    default_options,
+    open_services,
+    open_speech_service,
+    voice_identity,
+)
 from voice_fsm.speech.service import SpeechRequest
+from voice_fsm.tts.base import SpeechAudio
 
 KEYS = dict.fromkeys(("ELEVENLABS_API_KEY", "OPENAI_API_KEY", "DG_API_KEY", "CARTESIA_API_KEY"), "secret-key")
 
@@ -52,3 +64,74 @@ async def test_what_the_settings_say_of_the_cache(
 def test_the_voices_rate_is_that_of_pcm(environ: dict[str, str], output_format: str) -> None:
     """A rate alone means PCM; a format says its own rate."""
     assert str(default_options(load_settings(environ)).tts.output_format) == output_format
+
+
+SERVICES: Final[dict[str, tuple[Any, Any, dict[str, str], str]]] = {
+    "openai": (
+        FakeOpenAiTts,
+        serve_openai_tts,
+        {"OPENAI_API_KEY": "sk-key", "OPENAI_TTS_MODEL": "tts-1", "OPENAI_TTS_VOICE": "echo"},
+        "OPENAI_BASE_URL",
+    ),
+    "deepgram": (
+        FakeDeepgramTts,
+        serve_deepgram_tts,
+        {"DG_API_KEY": "dg-key", "DG_TTS_MODEL_VOICE": "aura-asteria-en"},
+        "DEEPGRAM_BASE_URL",
+    ),
+    "cartesia": (
+        FakeCartesia,
+        serve_cartesia,
+        {
+            "CARTESIA_API_KEY": "sk_car_key",
+            "CARTESIA_VOICE_ID": "voice-2",
+            "CARTESIA_MODEL_ID": "sonic-2",
+            "CARTESIA_VERSION": "2024-06-10",
+        },
+        "CARTESIA_BASE_URL",
+    ),
+}
+
+
+async def speak_once(settings: Settings) -> bytes:
+    write, read = trio.open_memory_channel[str](1)
+    await write.send("Hello.")
+    write.close()
+    async with open_services(settings, trio.Event()) as services:
+        options = services.defaults.tts
+        services.tts.check(options)
+        services.tts.prewarm(options)
+        async with services.tts.speak(read, options) as speech:
+            return b"".join([item.data async for item in speech if isinstance(item, SpeechAudio)])
+
+
+@pytest.mark.parametrize("provider", SERVICES)
+async def test_a_voice_on_the_network_is_asked_as_the_settings_say(provider: str) -> None:
+    """With the names and values that deployments already have, and its address by either scheme."""
+    make_fake, serve, environ, address = SERVICES[provider]
+    fake = make_fake()
+    chosen = {"TTS_PROVIDER": provider, "STT_PROVIDER": "elevenlabs", "ELEVENLABS_API_KEY": "k", **environ}
+    async with serve(fake) as url:
+        shown = url.replace("http", "ws", 1) if provider != "openai" else url
+        audio = await speak_once(load_settings({**chosen, address: shown}))
+
+    assert len(audio) == pytest.approx(len("Hello.") * CHAR_MS * 48, rel=0.2)
+    assert [text.strip() for text in fake.spoken] == ["Hello."]
+
+
+async def test_a_voice_steps_in_for_another() -> None:
+    """Any of them may be the fallback."""
+    fake = FakeDeepgramTts()
+    async with serve_deepgram_tts(fake) as url:
+        settings = load_settings(
+            {
+                "STT_PROVIDER": "elevenlabs",
+                "ELEVENLABS_API_KEY": "k",
+                "ELEVENLABS_BASE_URL": "http://127.0.0.1:9",
+                "TTS_FALLBACK": "deepgram",
+                "DG_API_KEY": "dg-key",
+                "DG_BASE_URL": url,
+            }
+        )
+        assert await speak_once(settings)
+    assert fake.spoken == ["Hello. "]

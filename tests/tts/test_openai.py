@@ -67,7 +67,7 @@ async def test_a_server_without_keys_gets_none() -> None:
     assert "authorization" not in fake.requests[0].headers
 
 
-@pytest.mark.parametrize("chunk_bytes", [7, 4801])
+@pytest.mark.parametrize("chunk_bytes", [77, 4801])
 async def test_a_wav_file_is_taken_for_the_pcm_that_is_in_it(chunk_bytes: int) -> None:
     """Servers that only make files are heard too, however their head is cut."""
     async with provider(FakeOpenAiTts(always_wav=True, chunk_bytes=chunk_bytes)) as tts:
