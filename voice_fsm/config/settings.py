@@ -622,6 +622,13 @@ class Limits:
     max_sessions: int = setting(
         "MAX_SESSIONS", 200, "Sessions at a time; the next is refused with 1013.", rule=at_least(1)
     )
+    max_lateness_ms: float = setting(
+        "MAX_LATENESS_MS",
+        10.0,
+        "How late tasks may run, averaged over some seconds, before new sessions are refused with 1013; "
+        "0: however late.",
+        rule=at_least(0),
+    )
     drain_s: float = setting(
         "DRAIN_S",
         20.0,

@@ -24,6 +24,7 @@ from voice_fsm.runtime.session import Services
 from voice_fsm.speech.service import SpeechService
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
 from voice_fsm.upstream.http import open_client
+from voice_fsm.upstream.websocket import background_nursery
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.console import console_routes, describe_machine
 from voice_fsm.web.convai.access import SIGNED_URL_S, AgentAccess
@@ -31,6 +32,7 @@ from voice_fsm.web.convai.endpoint import ConvaiEndpoint
 from voice_fsm.web.convai.history import history_routes
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
+from voice_fsm.web.lateness import Lateness
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
 from voice_fsm.web.speech.routes import speech_routes
@@ -57,8 +59,12 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             open_speech_service(settings, services.tts, services.metrics) as speech,
             open_agents(settings, services) as agents,
             open_conversations(settings.agents) as keeper,
+            background_nursery() as measuring,
         ):
-            policy, seats = _policy(settings), Seats(settings.limits.max_sessions)
+            lateness = Lateness(settings.limits.max_lateness_ms / 1000 or None)
+            measuring.start_soon(lateness.measure)
+            services.metrics.watch_lateness(lambda: lateness.now_s)
+            policy, seats = _policy(settings), Seats(settings.limits.max_sessions, lateness)
             app.state.voice = VoiceEndpoint(
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import attrs
 
 from voice_fsm.errors import SessionFault, VoiceError
+from voice_fsm.web.lateness import Lateness
 
 
 class NoSeat(VoiceError):  # noqa: N818  # says what happened
-    """The process has as many sessions as it may have."""
+    """The process has as many sessions as it may have, or as its core can carry."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -24,6 +25,8 @@ class Seats:
     """The places for sessions."""
 
     limit: int
+    lateness: Lateness = attrs.field(factory=lambda: Lateness(None))
+    """While it is high nobody else is let in, so that those who are do not suffer."""
     taken: int = 0
 
     @contextmanager
@@ -31,9 +34,9 @@ class Seats:
         """Hold a place for the block.
 
         Raises:
-            NoSeat: all are taken.
+            NoSeat: all are taken, or the process is too late with everything.
         """
-        if self.taken >= self.limit:
+        if self.taken >= self.limit or self.lateness.is_high:
             raise NoSeat
         self.taken += 1
         try:
