@@ -87,6 +87,10 @@ def test_every_field_is_on_the_page() -> None:
         ),
         ({"agents": [{"id": "a", "tools": [{"name": "a tool"}]}]}, "`agents.0.tools.0.name` must be 1 to 64"),
         (
+            {"agents": [{"id": "a", "turn": {"pausable": True}}]},
+            "`agents.0.turn.pausable` cannot be: the players of this protocol do not stand still",
+        ),
+        (
             {"agents": [{"id": "a", "colour": "red"}]},
             "`agents.0.colour` is not known; there are allowed_overrides",
         ),

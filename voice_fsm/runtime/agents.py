@@ -328,6 +328,8 @@ def _read_agent(table: object, path: str) -> Agent:
         raise _wrong(error.message.replace("`", f"`{path}.", 1).rstrip(".")) from None
     if agent.llm is not None and agent.backend is not None:
         raise _wrong(f"`{path}` has both `llm` and `backend`; one of them answers")
+    if agent.turn.pausable:
+        raise _wrong(f"`{path}.turn.pausable` cannot be: the players of this protocol do not stand still")
     for name, chosen in (
         ("stt.audio_format", agent.stt.audio_format),
         ("tts.output_format", agent.tts.output_format),

@@ -29,21 +29,6 @@ AUDIO_FORMATS: Final = (
 )
 """The only ones that the JavaScript client can play and record."""
 
-ClientEvent = Literal[
-    "audio",
-    "interruption",
-    "agent_response",
-    "agent_response_correction",
-    "agent_response_metadata",
-    "agent_chat_response_part",
-    "user_transcript",
-    "tentative_user_transcript",
-    "internal_tentative_agent_response",
-    "asr_initiation_metadata",
-    "conversation_initiation_metadata",
-    "ping",
-]
-"""Events that a client may ask for; of others, which may be asked for too, there are none here."""
 DEFAULT_EVENTS: Final = frozenset({
     "audio",
     "interruption",
@@ -54,6 +39,7 @@ DEFAULT_EVENTS: Final = frozenset({
     "conversation_initiation_metadata",
     "ping",
 })  # fmt: skip
+"""What a client is told that asks for nothing else."""
 TEXT_CHARS: Final = 8000
 
 Scalar = str | int | float | bool
@@ -380,6 +366,15 @@ class ClientToolCall(ServerEvent):
 
 
 @attrs.frozen(kw_only=True)
+class VadScore(ServerEvent):
+    """Whether the user is speaking, by the voice detector: told when that changes."""
+
+    type: ClassVar[str] = "vad_score"
+    body: ClassVar[str] = "vad_score_event"
+    vad_score: float
+
+
+@attrs.frozen(kw_only=True)
 class AsrMetadata(ServerEvent):
     """The recogniser listens."""
 
@@ -415,6 +410,7 @@ ServerMessage = (
     | TentativeAgentResponse
     | Interruption
     | ClientToolCall
+    | VadScore
     | AsrMetadata
     | Error
 )

@@ -5,6 +5,7 @@ import attrs
 import pytest
 import trio
 
+from tests.fakes import recordings
 from tests.fakes.asgi import RawWebSocket, upgrade_request
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.convai.conftest import ServeAgents, ToolChat
@@ -449,6 +450,25 @@ async def test_only_the_events_that_were_asked_for_come(
         events = await client.until("agent_response")
         assert kinds(events) == ["internal_tentative_agent_response", "agent_response"]
         assert events[0]["tentative_agent_response"] == "Hi there!"
+
+
+async def test_a_voice_is_detected_for_those_who_ask(services: Services, agent_server: ServeAgents) -> None:
+    """1 when a person begins to speak, 0 when they have stopped; whoever does not ask is told neither."""
+    speech = recordings.to_pcm(recordings.load("beckett")[: 2 * 16000]) + bytes(2 * 16000)
+    async with agent_server(services) as server:
+        async with server.connect() as client:
+            await client.initiate(conversation={"client_events": ["vad_score"]})
+            await client.send_audio(speech)
+            begun, ended = await client.receive(), await client.receive()
+            assert [(e["kind"], e["vad_score"]) for e in (begun, ended)] == [
+                ("vad_score", 1.0),
+                ("vad_score", 0.0),
+            ]
+        async with server.connect() as client:
+            await client.initiate()
+            await client.send_audio(speech)
+            await client.send("user_message", text="hello")
+            assert kinds(await client.until("agent_response")) == ["agent_response"]
 
 
 async def test_a_failing_upstream_is_told_and_the_next_turn_is_served(

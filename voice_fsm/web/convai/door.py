@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.fsm import effects as fx
-from voice_fsm.fsm.events import Configure, TextPrompt, UserActive
+from voice_fsm.fsm.events import TextPrompt, UserActive
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.runtime.client_tools import ClientTools, ToolQuestion
 from voice_fsm.runtime.context import FrontEndNotes
@@ -62,8 +62,8 @@ class ConvaiDoor:
     async def listen(self, session: VoiceSession) -> None:
         """Begin the conversation, then read frames until the client has gone."""
         self._tools.asked_by(partial(_ask_for_tool, session))
-        session.step(
-            Configure(at_s=trio.current_time(), session_id=self._conversation_id, options=self._options)
+        session.configure(
+            self._conversation_id, self._options, tell_speech=self._narration.tells(wire.VadScore)
         )
         for message in self._opening.early:
             self._take_or_refuse(session, message)

@@ -45,6 +45,10 @@ class Narration:
         self._turn = _Told()
         self._has_begun = False
 
+    def tells(self, event: type[wire.ServerEvent]) -> bool:
+        """Whether the client wants to be told of such."""
+        return event.type in self._events
+
     def tell(self, item: Item) -> list[wire.ServerMessage]:
         """What is to be sent, in order."""
         return [message for message in self._messages(item) if self._is_wanted(message)]
@@ -55,7 +59,7 @@ class Narration:
                 return True
             case wire.AgentResponseCorrection():
                 return "agent_response" in self._events
-        return message.type in self._events
+        return self.tells(type(message))
 
     def _messages(self, item: Item) -> Iterator[wire.ServerMessage]:  # noqa: C901, PLR0912  # one flat table
         turn = self._turn
@@ -71,6 +75,10 @@ class Narration:
                 )
             case fx.SttStarted(session_id, config):
                 yield wire.AsrMetadata(session_id=session_id, config=config)
+            case fx.SpeechBegan():
+                yield wire.VadScore(vad_score=1.0)
+            case fx.SpeechEnded():
+                yield wire.VadScore(vad_score=0.0)
             case fx.PartialHeard(text):
                 yield wire.TentativeUserTranscript(user_transcript=text, event_id=turn.turn_id + 1)
             case fx.UtteranceCommitted(text) if text.strip():
