@@ -47,7 +47,6 @@ _RATES_HZ: Final = frozenset({8000, 16000, 22050, 24000, 44100, 48000})
 _CODECS: Final = {"pcm_s16le": "pcm", "pcm_mulaw": "ulaw"}
 _STEADY: Final = ("model_id", "voice", "output_format", "language", "max_buffer_delay_ms", "add_timestamps")
 """What may not change within a context."""
-_EXPIRES_S: Final = 1.0
 
 
 @attrs.define
@@ -89,6 +88,8 @@ class FakeCartesia:
     cancel_stops: bool = False
     """Whether a context that is being spoken stops when it is cancelled; by the docs it does not."""
     max_contexts: int = 10
+    expires_s: float = 1.0
+    """How long after its last audio a context is forgotten."""
     idle_s: float = 300.0
     troubles: deque[Misfortune | None] = attrs.field(default=(), converter=queue)
     """One for each context or request to come, from the left; ``None`` is a good one."""
@@ -319,8 +320,8 @@ class _Context:
         await self._send("done", done=True)
 
     async def _next_text(self) -> str | None:
-        """Wait for text; without any for a second after the last audio, the context is forgotten."""
-        with trio.move_on_after(_EXPIRES_S if self._said_s else math.inf):
+        """Wait for text; without any for a while after the last audio, the context is forgotten."""
+        with trio.move_on_after(self._fake.expires_s if self._said_s else math.inf):
             try:
                 return await self._texts.receive()
             except trio.EndOfChannel:

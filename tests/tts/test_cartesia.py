@@ -132,6 +132,16 @@ async def test_a_slow_chat_takes_a_context_for_each_burst(autojump_clock: Any) -
         assert len(fake.sockets) == 1
 
 
+async def test_a_context_that_the_service_forgot_early_is_followed_by_another(autojump_clock: Any) -> None:
+    """What it has said is not said again, and what is still to say is."""
+    fake = FakeCartesia(expires_s=0.2)
+    async with provider(fake) as tts:
+        said = await say(tts, *TEXTS, pause_s=0.5)
+
+    assert audio_of(said) == spoken(*TEXTS)
+    assert len(fake.sockets[0].contexts) == 3
+
+
 async def test_replies_share_a_socket(autojump_clock: Any) -> None:
     """The second finds it open, and has a context of its own."""
     fake = FakeCartesia()

@@ -46,7 +46,7 @@ class Context:
             self._transcript.add(f"{piece} ")
             patience.expect_audio()
             await send(self._text(f"{piece} ", goes_on=True))
-        self._script.taken = number
+            self._script.taken = number
         patience.expect_audio_to_the_end()
         await send(self._text("", goes_on=False))
 
@@ -60,7 +60,7 @@ class Context:
                 return Frame(audio_in(event))
             case "timestamps":
                 return Frame(alignment=self._transcript.align(event))
-            case "done":
+            case "done":  # also if the service forgot the context before we ended it
                 self.has_ended = True
                 return Frame(is_final=True)
             case "error":

@@ -63,7 +63,7 @@ class Utterance:
             patience.expect_audio()
             await send(text_message(f"{piece} "))
             await send(FLUSH)
-        self._script.taken = number
+            self._script.taken = number
         self._is_all_sent = True
         patience.expect_audio_to_the_end()
         self._end_if_due()
