@@ -51,6 +51,7 @@ DEFAULTS = {
     "BARGE_IN": "partial",
     "BARGE_IN_MIN_WORDS": "1",
     "BARGE_IN_GRACE_MS": "0",
+    "UNINTERRUPTIBLE": "false",
     "BARGE_IN_BACKCHANNELS": "ignore",
     "BARGE_IN_DECIDE_WITHIN_MS": "1500",
     "BARGE_IN_RESUME_AFTER_MS": "400",

@@ -315,7 +315,7 @@ def test_a_cough_costs_half_a_second() -> None:
     session = interruptible()
     assert heard(session, ev.SpeechStarted(at_s=1, speech_ms=60)) == [SpeechBegan, PrepareVoice, TurnPaused]
     assert (session.state, session.voice_due_s) == ("hesitating", math.inf)
-    session.receive(ev.SpeechStopped(at_s=1.2))
+    session.receive(ev.SpeechStopped(at_s=1.4, silence_ms=200))
     assert session.deadline_s == pytest.approx(1.6)
     effects = session.receive(ev.Tick(at_s=1.6))
     assert effects[:2] == (TurnResumed(1, 1000.0), ResumeTurn(1))
@@ -704,6 +704,25 @@ def test_a_guess_gives_way_to_patience() -> None:
     assert session.state == "holding"
 
 
+@pytest.mark.parametrize("audible", [False, True])
+def test_turns_in_general_may_be_uninterruptible(*, audible: bool) -> None:
+    """``turn.uninterruptible`` holds for the turns that begin under it, until the client lets go."""
+    session, _ = configured_with(uninterruptible=True, barge_in="vad")
+    session.receive(ev.Committed(at_s=1, text="tell me the rules"))
+    if audible:
+        session.receive(ev.FirstAudio(at_s=1, turn_id=1))
+        session.receive(ev.AudioSent(at_s=1, turn_id=1, duration_ms=9000))
+    state = session.state
+    for event in (
+        ev.SpeechStarted(at_s=2),
+        ev.Partial(at_s=2.5, text="stop that"),
+        ev.Committed(at_s=3, text="stop that please"),
+    ):
+        assert CancelTurn(1) not in session.receive(event)
+        assert session.state == state
+    assert CancelTurn(1) in session.receive(ev.Interrupt(at_s=4))
+
+
 def test_the_assistant_breaks_a_silence() -> None:
     """So often and no oftener, with its own text or by asking; and silence still ends the session."""
     session, _ = configured_with(idle_prompt_s=5, idle_prompt_times=2, idle_timeout_s=30)
@@ -732,6 +751,7 @@ def test_a_set_text_breaks_a_silence_without_asking_anybody() -> None:
     assert started(session.receive(ev.Tick(at_s=5))).say == "Are you there?"
 
 
+@settings(deadline=None)  # machines differ
 @given(
     st.lists(st.sampled_from(list("abcdefghijklmnopqrst")), min_size=3, max_size=20, unique=True),
     st.data(),
@@ -778,6 +798,7 @@ class AgainstTheModel(RuleBasedStateMachine):
             min_words=st.sampled_from([1, 2]),
             first_message=st.sampled_from([None, "Good day."]),
             first_message_uninterruptible=st.booleans(),
+            uninterruptible=st.sampled_from([False, False, True]),
             idle_prompt_s=st.sampled_from([None, 4.0]),
             pausable=st.booleans(),
             grace_ms=st.sampled_from([0, 0, 300]),
@@ -867,9 +888,11 @@ class AgainstTheModel(RuleBasedStateMachine):
                 assert self.phase == "closed"
 
     def is_uninterruptible(self, turn_id: int | None) -> bool:
-        """Only the greeting, the first turn, can be."""
+        """All turns, or the greeting alone, which is the first."""
         turn = self.options.turn
-        return turn_id == 1 and turn.first_message is not None and turn.first_message_uninterruptible
+        return turn.uninterruptible or (
+            turn_id == 1 and turn.first_message is not None and turn.first_message_uninterruptible
+        )
 
     def stamp(self) -> float:
         self.now_s += 0.05

@@ -246,6 +246,11 @@ class Conversation:
         "Time after the first audio of a turn in which nothing said interrupts it, in ms.",
         rule=at_least(0),
     )
+    uninterruptible: bool = setting(
+        "UNINTERRUPTIBLE",
+        default=False,
+        help="Whether turns are spoken to their end, whatever the user says.",
+    )
     barge_in_backchannels: Literal["ignore", "interrupt"] = setting(
         "BARGE_IN_BACKCHANNELS",
         "ignore",

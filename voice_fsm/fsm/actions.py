@@ -251,7 +251,7 @@ class Actions:
             turn_id=facts.turns_started,
             user_text=user_text,
             cause=cause,
-            interruptible=interruptible,
+            interruptible=interruptible and not facts.options.turn.uninterruptible,
             output_format=facts.options.tts.output_format,
             started_s=facts.now_s,
             asked_s=facts.guessed_s if speculated else None,

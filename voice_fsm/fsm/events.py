@@ -152,6 +152,9 @@ class SpeechStarted(Event):
 class SpeechStopped(Event):
     """The speech has ended."""
 
+    silence_ms: float = 0.0
+    """How long ago."""
+
 
 # --- the turn ---------------------------------------------------------------------------------------
 

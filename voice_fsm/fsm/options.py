@@ -83,6 +83,8 @@ class TurnOptions:
     """How long after speech without words a paused reply goes on."""
     max_lead_ms: int | None = None
     """How far audio is sent ahead of what the listener hears; ``None``: as fast as it comes."""
+    uninterruptible: bool = False
+    """Whether the turns that begin are spoken to their end, whatever the user says."""
     grace_ms: int = 0
     """How long after the first audio of a turn nothing said interrupts it."""
     patience_ms: int | None = None

@@ -159,7 +159,7 @@ class Session:
             case SpeechStarted():
                 self._speech_started(event)
             case SpeechStopped():
-                self._speech_stopped()
+                self._speech_stopped(event)
             case Interrupt():
                 if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
                     self._chart.send("interrupt", message=event)
@@ -238,10 +238,10 @@ class Session:
             self._hear_speech_since(event.at_s - event.speech_ms / 1000)
         self._chart.send("voice")
 
-    def _speech_stopped(self) -> None:
+    def _speech_stopped(self, event: SpeechStopped) -> None:
         facts = self._facts
         facts.user_is_active()
-        facts.silent_since_s = facts.now_s
+        facts.silent_since_s = event.at_s - event.silence_ms / 1000
         self._emit(SpeechEnded())
 
     def _hear_speech_since(self, since_s: float) -> None:

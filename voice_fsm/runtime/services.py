@@ -174,6 +174,7 @@ def default_options(settings: config.Settings) -> SessionOptions:
             barge_in=conversation.barge_in,
             min_words=conversation.barge_in_min_words,
             grace_ms=conversation.barge_in_grace_ms,
+            uninterruptible=conversation.uninterruptible,
             backchannels=conversation.barge_in_backchannels,
             decide_within_ms=conversation.barge_in_decide_within_ms,
             resume_after_ms=conversation.barge_in_resume_after_ms,

@@ -165,7 +165,8 @@ class VoiceActivity:
             if isinstance(change, Started):
                 self._step(SpeechStarted(at_s=now_s, speech_ms=change.speech_ms))
             else:
-                self._step(SpeechStopped(at_s=now_s))
+                silence_ms = change.at_ms - change.spoke_until_ms
+                self._step(SpeechStopped(at_s=now_s, silence_ms=silence_ms))
                 ear.note_stop()
         if ear.take_end():
             self._end_utterance()

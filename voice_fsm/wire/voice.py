@@ -126,6 +126,7 @@ class TurnPatch:
     barge_in: Literal["partial", "vad", "off"] | None = None
     min_words: int | None = attrs.field(default=None, validator=at_least(1))
     min_speech_ms: int | None = attrs.field(default=None, validator=at_least(0))
+    uninterruptible: bool | None = None
     backchannels: Literal["ignore", "interrupt"] | None = None
     echo_filter: bool | None = None
     pausable: bool | None = None
