@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Page, Route, expect
 
 from tests.fakes.recordings import word_error_rate
 from tests.integration.speech_process import speech_server
@@ -108,6 +108,16 @@ def test_javascript_speaks_and_listens(server: str, tmp_path: Path) -> None:
     assert "empty_text" in refusal
 
 
+def connect_test_page(page: Page, server: str) -> None:
+    """Without a key it is turned away with a reason; with one it buys a token and is let in."""
+    page.goto(f"{server}/test")
+    page.get_by_role("button", name="Connect").click()
+    expect(page.locator("#close-reason")).to_contain_text("1008")
+    page.get_by_label("Server's API key").fill(KEY)
+    page.get_by_role("button", name="Connect").click()
+    expect(page.locator("#connection")).to_have_text("connected")
+
+
 def test_a_page_plays_by_react_and_by_an_element(server: str) -> None:
     """To the end, and until it is stopped; the element with a token in its address."""
     files = {
@@ -134,6 +144,7 @@ def test_a_page_plays_by_react_and_by_an_element(server: str) -> None:
             )
             source = f"{server}/v1/text-to-speech/en-us?text=Good%20morning!&token={token}"
             heard.append(page.evaluate(PLAY, source))
+            connect_test_page(page, server)
 
     browse()
     states, duration_s = heard
