@@ -36,6 +36,7 @@ from voice_fsm.recording.timeline_text import render_text
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
 from voice_fsm.upstream.http import open_client
 from voice_fsm.web.app import create_app
+from voice_fsm.web.garbage import spare_the_collector
 from voice_fsm.web.serve import serve_until_signal
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.web.workers import supervise
@@ -322,6 +323,7 @@ async def _serve(settings: Settings) -> None:
     async with trio.open_nursery() as nursery:
         run = serve_until_signal if config.workers == 1 else supervise
         addresses: list[str] = await nursery.start(run, create, config)
+        spare_the_collector()
         chosen = settings.providers
         click.echo(f"Speech to text: {chosen.stt}   chat: {chosen.chat}   text to speech: {chosen.tts}")
         for address in addresses:

@@ -11,6 +11,7 @@ from typing import cast
 
 import trio
 
+from voice_fsm.web.garbage import spare_the_collector
 from voice_fsm.web.serve import AppFactory, ServeConfig, Stopping, serve
 from voice_fsm.web.workers import JOB_LENGTH_BYTES, READY, STOP_AT_ONCE
 
@@ -49,6 +50,7 @@ async def _serve(create_app: AppFactory, config: ServeConfig, link: socket.socke
                     shared=True,
                 )
                 await server.start(start)
+                spare_the_collector()
                 await parent.send_all(READY)
             nursery.cancel_scope.cancel(reason="the server has ended")
 
