@@ -62,8 +62,11 @@ async def test_a_failure_after_the_first_audio_breaks_the_stream_off() -> None:
     async with speech_server() as server:
         server.tts.error = FAILURE
         server.tts.gate.set()
-        with pytest.raises(httpx.RemoteProtocolError):
-            await server.http.post(f"{PATH}/stream", params=PCM, json=BODY)
+        async with server.http.stream("POST", f"{PATH}/stream", params=PCM, json=BODY) as broken:
+            pieces = broken.aiter_raw()
+            assert await anext(pieces) == CHUNK
+            with pytest.raises(httpx.RemoteProtocolError):
+                await anext(pieces)
         server.tts.error = None
         answer = await server.http.post(f"{PATH}/stream", params=PCM, json=BODY)
     assert answer.content == CHUNK * 2

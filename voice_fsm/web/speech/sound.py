@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Self
 
+import structlog
 import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,6 +15,8 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import VoiceError
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.web.speech.api import Refuse
+
+log = structlog.get_logger()
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF
@@ -86,6 +89,7 @@ class StreamedAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
         started = False
+        error: VoiceError | None = None
 
         async def stream(everything: trio.CancelScope) -> None:
             nonlocal started
@@ -103,9 +107,14 @@ class StreamedAnswer(Response):
         try:
             await _until_left(receive, stream)
         except* VoiceError as group:
-            if started:
-                raise
-            await self._refuse(first_error(group))(scope, receive, send)
+            error = first_error(group)
+        if error is None:
+            return
+        if started:
+            # An app that returns without its last piece has its connection closed.
+            log.warning("speech_stream_broken_off", path=scope["path"], code=error.code)
+        else:
+            await self._refuse(error)(scope, receive, send)
 
 
 async def _until_left(receive: Receive, work: Callable[[trio.CancelScope], Awaitable[None]]) -> None:
