@@ -69,6 +69,16 @@ async def running_server(**env: str) -> AsyncIterator[RunningServer]:
             process.kill()
 
 
+async def test_a_wrong_agents_file_stops_the_start(tmp_path: Path) -> None:
+    """With one sentence that has the path of the field, also where there are to be many processes."""
+    agents = tmp_path / "agents.toml"
+    agents.write_text('[[agents]]\nid = "a"\ncolour = "red"\n')
+    done = await run("serve", "--port", "0", "--workers", "2", AGENTS_FILE=str(agents))
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: AGENTS_FILE: `agents.0.colour` is not known; there are ")
+    assert done.stderr.count(b"\n") == 1
+
+
 async def test_the_demo_hears_a_question_and_speaks_the_answer(tmp_path: Path) -> None:
     """Without a key, a network or a flag: a transcript, a reply, audio, latencies, and a file."""
     reply = tmp_path / "reply.wav"

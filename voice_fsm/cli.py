@@ -33,6 +33,7 @@ from voice_fsm.recording.replay import replay
 from voice_fsm.recording.timeline import make_timeline
 from voice_fsm.recording.timeline_html import render_html
 from voice_fsm.recording.timeline_text import render_text
+from voice_fsm.runtime.agents import load_agents
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
 from voice_fsm.upstream.http import open_client
 from voice_fsm.web.app import create_app
@@ -308,6 +309,7 @@ def _make_app(settings: Settings, draining: trio.Event) -> Starlette:
 
 
 async def _serve(settings: Settings) -> None:
+    load_agents(settings)  # what is wrong in the file is told before there is any process to tell it
     server = settings.server
     config = ServeConfig(
         host=server.host,
