@@ -140,7 +140,7 @@ async def test_a_wrong_question_is_told_with_its_field(keeper: ConversationKeepe
     async with history_app(keeper.store) as client:
         answer = await client.get(f"{PATH}?{query}")
         assert answer.status_code == 422
-        assert answer.json()["detail"][0]["loc"] == [query.partition("=")[0]]
+        assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
 async def test_who_has_no_key_sees_nothing(keeper: ConversationKeeper) -> None:

@@ -87,4 +87,4 @@ async def test_a_signed_url_without_an_agent(services: Services) -> None:
     async with agents_app(services) as client:
         answer: Any = await client.get("/v1/convai/conversation/get-signed-url", headers=KEY)
         assert answer.status_code == 422
-        assert answer.json()["detail"][0]["loc"] == ["agent_id"]
+        assert answer.json()["detail"][0]["loc"] == ["query", "agent_id"]

@@ -95,7 +95,7 @@ def _page_size(request: Request) -> int:
 
 
 def _invalid(field: str, must: str) -> RequestError:
-    return RequestError(422, ClientFault.INVALID_FIELD, f"`{field}` {must}.", field=field)
+    return RequestError(422, ClientFault.INVALID_FIELD, f"`{field}` {must}.", field=f"query.{field}")
 
 
 def _summary(record: ConversationRecord) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _endpoint(request: Request) -> ConvaiEndpoint:
 def _agent(request: Request, agent_id: str | None) -> HostedAgent:
     if agent_id is None:
         raise RequestError(
-            _UNPROCESSABLE, ClientFault.INVALID_FIELD, "`agent_id` is required.", field="agent_id"
+            _UNPROCESSABLE, ClientFault.INVALID_FIELD, "`agent_id` is required.", field="query.agent_id"
         )
     try:
         return _endpoint(request).agents.get(agent_id)
