@@ -113,7 +113,7 @@ def test_settings_become_session_configure(server: FakeVoiceServer, console: Con
                 "language_code": "de",
             },
             "tts": {"output_format": "pcm_44100", "voice_id": "anna", "voice_settings": {"speed": 1.1}},
-            "turn": {"barge_in": "off"},
+            "turn": {"barge_in": "off", "pausable": True},
         }
     ]
 
@@ -451,6 +451,22 @@ def test_interruption_silences_the_voice(server: FakeVoiceServer, console: Conso
     assert console.page.evaluate("window.silentAfterMs") < 250
     console.wait_for("voiceTest.counts.late === 5")
     assert console.loudest(duration_ms=500) < SILENT_RMS
+
+
+def test_a_paused_voice_goes_on_where_it_stopped(server: FakeVoiceServer, console: Console) -> None:
+    """Nothing sounds between `assistant.paused` and `assistant.resumed`, and what waited is played then."""
+    server.script.linger_s = 5.0
+    console.connect()
+    console.prompt("Sing.")
+    console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS} && voiceTest.bufferedMs > 500")
+    server.tell("assistant.paused", turn_id=1, played_ms=100.0)
+    console.wait_for(f"voiceTest.outputRms() < {SILENT_RMS}")
+    assert console.loudest(duration_ms=300) < SILENT_RMS
+    paused_ms, buffered_ms = console.look("[voiceTest.playedMs(1), voiceTest.bufferedMs]")
+    assert buffered_ms > 100
+    server.tell("assistant.resumed", turn_id=1, played_ms=100.0)
+    console.wait_for(f"voiceTest.outputRms() > {AUDIBLE_RMS}")
+    console.wait_for(f"voiceTest.playedMs(1) > {paused_ms} + 50")
 
 
 def test_next_turn_is_heard_after_an_interruption(server: FakeVoiceServer, console: Console) -> None:

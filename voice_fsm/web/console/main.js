@@ -149,6 +149,8 @@ const reactions = {
   "assistant.audio.start": ({ turn_id, output_format }) => sound.player?.begin(turn_id, output_format),
   "assistant.audio.end": ({ turn_id }) => sound.player?.end(turn_id),
   "assistant.audio.alignment": ({ turn_id, chars, starts_ms }) => transcript.align(turn_id, chars, starts_ms),
+  "assistant.paused": ({ turn_id }) => sound.player?.pause(turn_id),
+  "assistant.resumed": ({ turn_id }) => sound.player?.resume(turn_id),
   "assistant.interrupted": ({ turn_id, heard_text }) => {
     sound.player?.drop(turn_id);
     transcript.cutReply(turn_id, heard_text ?? "");

@@ -3,6 +3,8 @@
  *
  * In:  {type: "audio", turn, samples}  more of a turn, at the context's rate
  *      {type: "end", turn}             nothing more of this turn follows
+ *      {type: "pause"}                 fade out, and keep everything for later
+ *      {type: "resume"}                fade in again where it paused
  *      {type: "stop"}                  fade out and forget everything received so far
  * Out: {type: "position", turn, played, buffered, underruns}   samples; about 20 times a second
  *      {type: "drained", turn, played} the turn's last sample has gone out
@@ -27,6 +29,7 @@ class PlaybackProcessor extends AudioWorkletProcessor {
   #turns = [];
   #isRunning = false;
   #gain = 1;
+  #isPaused = false;
   /** Where a stop found the writer: nothing before it is played once the fade is over. */
   #stopAt = null;
   #waited = 0;
@@ -51,6 +54,8 @@ class PlaybackProcessor extends AudioWorkletProcessor {
   #receive(message) {
     if (message.type === "audio") this.#append(message.turn, message.samples);
     else if (message.type === "end") this.#endTurn(message.turn);
+    else if (message.type === "pause") this.#isPaused = true;
+    else if (message.type === "resume") this.#isPaused = false;
     else if (message.type === "stop") this.#stop();
   }
 
@@ -102,6 +107,7 @@ class PlaybackProcessor extends AudioWorkletProcessor {
     this.#turns = this.#turns.filter((entry) => entry.start >= this.#stopAt);
     this.#stopAt = null;
     this.#isRunning = false;
+    this.#isPaused = false;
     this.#isDry = false;
     this.#gain = 1;
     this.#waited = 0;
@@ -112,7 +118,7 @@ class PlaybackProcessor extends AudioWorkletProcessor {
   }
 
   #mayStart(blockLength) {
-    if (this.#available === 0) return false;
+    if (this.#available === 0 || this.#isPaused) return false;
     this.#waited += blockLength;
     const isEnough = this.#available >= PREBUFFER_S * sampleRate;
     return isEnough || this.#turns[0].hasEnded || this.#waited >= PATIENCE_S * sampleRate;
@@ -121,15 +127,15 @@ class PlaybackProcessor extends AudioWorkletProcessor {
   #play(output) {
     const isStopping = this.#stopAt !== null;
     const limit = isStopping ? this.#stopAt : this.#written;
-    const step = isStopping ? -1 / (FADE_S * sampleRate) : 0;
+    const step = (isStopping || this.#isPaused ? -1 : 1) / (FADE_S * sampleRate);
     let count = 0;
-    while (count < output.length && this.#read < limit && this.#gain > 0) {
+    while (count < output.length && this.#read < limit && (this.#gain > 0 || step > 0)) {
       output[count++] = this.#gain * this.#ring[this.#read++ % this.#ring.length];
-      this.#gain = Math.max(0, this.#gain + step);
+      this.#gain = Math.min(1, Math.max(0, this.#gain + step));
     }
     if (isStopping) {
       if (this.#gain === 0 || this.#read === limit) this.#forget();
-    } else {
+    } else if (!this.#isPaused) {
       this.#finishTurns();
       if (count < output.length) this.#runDry();
     }

@@ -133,6 +133,22 @@ export class Player extends EventTarget {
   }
 
   /**
+   * Be silent within a few milliseconds, and keep what is buffered of this turn.
+   * @param {number} turn
+   */
+  pause(turn) {
+    if (turn > this.#droppedThrough) this.#worklet.port.postMessage({ type: "pause" });
+  }
+
+  /**
+   * Play on where `pause` stopped.
+   * @param {number} turn
+   */
+  resume(turn) {
+    if (turn > this.#droppedThrough) this.#worklet.port.postMessage({ type: "resume" });
+  }
+
+  /**
    * Be silent within a few milliseconds, and refuse what is still to come of this turn.
    * @param {number} turn
    */

@@ -38,7 +38,7 @@ export function readSettings(form, resumeToken) {
         voice_id: fields.voice_id,
         voice_settings: fields.speed && { speed: Number(fields.speed) },
       },
-      turn: { barge_in: fields.barge_in },
+      turn: { barge_in: fields.barge_in, pausable: true },
       resume: resumeToken ?? undefined,
     },
   };

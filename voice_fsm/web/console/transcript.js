@@ -60,7 +60,7 @@ export class Transcript {
    */
   startReply(turn, prompt) {
     const wasSpoken = this.#unanswered !== "" && prompt.endsWith(this.#unanswered);
-    if (!wasSpoken) {
+    if (!wasSpoken && prompt !== "") {
       this.#add("user").body.textContent = prompt;
       this.#isFollowing = true;
     }
