@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from voice_fsm.fsm import events as ev
-from voice_fsm.fsm.actions import MAX_JOINED_CHARS, SILENCE_PROMPT
+from voice_fsm.fsm.actions import GO_ON_PROMPT, MAX_JOINED_CHARS, SILENCE_PROMPT, WORDS_WITHIN_S
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     AudioEnded,
@@ -42,7 +42,7 @@ from voice_fsm.fsm.effects import (
     UtteranceCommitted,
 )
 from voice_fsm.fsm.history import Exchange
-from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions
+from voice_fsm.fsm.options import SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.fsm.session import Session
 
 OPTIONS = SessionOptions(turn=TurnOptions(barge_in="vad", pausable=True, patience_ms=800, speculative_ms=300))
@@ -54,6 +54,9 @@ def make_events(turn_id: int = 1, at_s: float = 1.0) -> dict[type[ev.Event], ev.
         ev.Configure(at_s=at_s, session_id="s", options=OPTIONS),
         ev.Update(at_s=at_s, options=OPTIONS),
         ev.TextPrompt(at_s=at_s, text="hello"),
+        ev.Added(at_s=at_s, role="user", text="hello"),
+        ev.CommitAsked(at_s=at_s),
+        ev.Respond(at_s=at_s),
         ev.UserActive(at_s=at_s),
         ev.Interrupt(at_s=at_s),
         ev.PlaybackProgress(at_s=at_s, turn_id=turn_id, played_ms=1),
@@ -127,14 +130,18 @@ TARGETS: dict[tuple[str, type[ev.Event]], str] = {
     ("unconfigured", ev.Configure): "listening",
     ("listening", ev.TextPrompt): "thinking",
     ("listening", ev.Committed): "thinking",
+    ("listening", ev.Respond): "thinking",
     ("speculating", ev.Configure): "listening",
     ("speculating", ev.TextPrompt): "thinking",
+    ("speculating", ev.Added): "listening",
+    ("speculating", ev.Respond): "thinking",
     ("speculating", ev.Committed): "thinking",
     ("speculating", ev.SttOpened): "listening",
     ("speculating", ev.SttFailed): "listening",
     ("holding", ev.Configure): "listening",
     ("holding", ev.TextPrompt): "thinking",
     ("holding", ev.Committed): "thinking",
+    ("holding", ev.Respond): "thinking",
     ("holding", ev.Tick): "thinking",
     ("thinking", ev.Configure): "listening",
     ("thinking", ev.Interrupt): "listening",
@@ -805,6 +812,7 @@ class AgainstTheModel(RuleBasedStateMachine):
             max_lead_ms=st.sampled_from([None, 300]),
             patience_ms=st.sampled_from([None, 200]),
             speculative_ms=st.sampled_from([None, 50]),
+            respond=st.sampled_from(["auto", "asked"]),
         )
     )
     def open(self, turn: TurnOptions) -> None:
@@ -818,6 +826,9 @@ class AgainstTheModel(RuleBasedStateMachine):
         self.running: int | None = None
         self.paused: int | None = None
         self.guess: int | None = None
+        self.kept: list[str] = []
+        self.unheard = 0
+        self.asked = False
         self.over: set[int] = set()
         self.told_started: set[int] = set()
 
@@ -848,6 +859,10 @@ class AgainstTheModel(RuleBasedStateMachine):
                 assert self.guess in {None, effect.turn_id}
                 self.guess = None
                 self.running = effect.turn_id
+                self.asked = False
+                if effect.cause == "user":
+                    assert all(text in effect.text for text in self.kept), "what was kept is answered"
+                    self.kept = []
             case AudioStarted():
                 assert self.open_audio is None
                 assert self.running == effect.turn_id
@@ -901,6 +916,8 @@ class AgainstTheModel(RuleBasedStateMachine):
     @rule()
     def configure(self) -> None:
         greets = self.phase == "unconfigured" and self.options.turn.first_message is not None
+        if self.phase == "holding":
+            self.kept, self.asked = [], False
         self.send(ev.Configure(at_s=self.stamp(), session_id="s", options=self.options))
         assert self.phase in {"closed", "thinking" if greets else "listening"}
 
@@ -926,7 +943,14 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @rule(text=st.sampled_from(["", " ", "yes", "tell me more", "hi there", "wait", "so and um"]))
     def committed(self, text: str) -> None:
-        before, running = self.phase, self.open_turn
+        before, running, waits = self.phase, self.open_turn, self.asked
+        configured = before not in {"unconfigured", "closed"}
+        self.unheard = max(self.unheard - configured, 0)
+        if waits or self.options.turn.respond == "asked":
+            self.kept += [text] * (configured and bool(text.strip()))
+            self.send(ev.Committed(at_s=self.stamp(), text=text))
+            assert (self.open_turn not in {running, None}) == (waits and not self.unheard)
+            return
         self.send(ev.Committed(at_s=self.stamp(), text=text))
         if not text.strip():
             kept = "listening" if before == "speculating" else before
@@ -937,6 +961,32 @@ class AgainstTheModel(RuleBasedStateMachine):
         elif before == "thinking":
             assert self.phase == "thinking"
             assert (self.open_turn != running) == (not self.is_uninterruptible(running))
+
+    @rule()
+    def add(self) -> None:
+        before = self.phase
+        self.send(ev.Added(at_s=self.stamp(), role="user", text="by the way"))
+        if before not in {"unconfigured", "closed"}:
+            self.kept.append("by the way")
+        assert self.phase == ("listening" if before == "speculating" else before)
+
+    @rule()
+    def commit(self) -> None:
+        before = self.phase
+        self.send(ev.CommitAsked(at_s=self.stamp()))
+        self.unheard += before not in {"unconfigured", "closed"}
+        assert self.phase == before
+
+    @rule()
+    def respond(self) -> None:
+        before, is_busy = self.phase, self.session.is_replying
+        self.asked = self.asked or (not is_busy and before not in {"unconfigured", "closed"})
+        waits = self.asked and self.unheard > 0
+        self.send(ev.Respond(at_s=self.stamp()))
+        if before in {"unconfigured", "closed"} or is_busy:
+            assert self.phase == before
+        else:
+            assert self.phase == ("holding" if waits else "thinking")
 
     @rule()
     def prompt(self) -> None:
@@ -950,7 +1000,10 @@ class AgainstTheModel(RuleBasedStateMachine):
         mine = turn_id is None or turn_id == self.open_turn
         before = self.phase
         self.send(ev.Interrupt(at_s=self.stamp(), turn_id=turn_id))
-        assert self.phase == ("listening" if mine and before in BUSY else before)
+        gives_way = before in BUSY or (before == "holding" and self.asked)
+        if mine and before == "holding":
+            self.asked = False
+        assert self.phase == ("listening" if mine and gives_way else before)
 
     @rule(
         make=st.sampled_from(
@@ -989,6 +1042,8 @@ class AgainstTheModel(RuleBasedStateMachine):
             return
         self.now_s = max(self.now_s, due_s + extra_s)
         before = self.phase
+        if before == "holding" and self.now_s >= due_s:
+            self.unheard = 0
         self.send(ev.Tick(at_s=self.now_s))
         if self.now_s >= due_s:
             assert self.phase != before, "a deadline that is due brings the session on"
@@ -1025,3 +1080,110 @@ def test_activity_without_a_word_puts_the_idle_limit_off() -> None:
     before_s = session.deadline_s
     assert session.receive(ev.UserActive(at_s=5)) == ()
     assert session.deadline_s == before_s + 5
+
+
+def asked(*events: ev.AnyEvent, **turn: Any) -> tuple[Session, tuple[Effect, ...]]:
+    """A session that answers on request, after these events; the effects of the last."""
+    session, effects = configured_with(respond="asked", **turn)
+    for event in events:
+        effects = session.receive(event)
+    return session, effects
+
+
+def test_what_is_said_waits_for_a_request() -> None:
+    """Spoken and added, in order; one turn answers all of it, once."""
+    session, effects = asked(
+        ev.Committed(at_s=1, text="I have two questions."),
+        ev.Added(at_s=2, role="user", text="Who are you?"),
+        ev.Committed(at_s=3, text="And where?"),
+    )
+    assert names(effects) == [UtteranceCommitted]
+    effects = session.receive(ev.Respond(at_s=4))
+    assert started(effects).text == "I have two questions. Who are you? And where?"
+    session.receive(ev.TurnDone(at_s=5, turn_id=1))
+    again = started(session.receive(ev.Respond(at_s=6)))
+    assert (again.text, again.cause, again.turn_id) == (GO_ON_PROMPT, "asked", 2)
+
+
+def test_a_request_waits_for_the_words_of_its_question() -> None:
+    """All utterances that the client ended are transcribed first; a blank one counts."""
+    session, _ = asked(ev.CommitAsked(at_s=1), ev.CommitAsked(at_s=2), ev.Respond(at_s=2))
+    assert session.state == "holding"
+    assert names(session.receive(ev.Committed(at_s=2.5, text="Good day."))) == [UtteranceCommitted]
+    assert started(session.receive(ev.Committed(at_s=3, text=" "))).text == "Good day."
+
+
+@pytest.mark.parametrize("respond", ["auto", "asked"])
+def test_a_request_does_not_wait_for_ever(respond: str) -> None:
+    """Speech goes on, words do not come: the reply begins without."""
+    session, _ = configured_with(respond=respond)
+    for event in (ev.CommitAsked(at_s=1), ev.Respond(at_s=1), ev.SpeechStarted(at_s=3)):
+        session.receive(event)
+    assert session.deadline_s == 1 + WORDS_WITHIN_S
+    assert started(session.receive(ev.Tick(at_s=1 + WORDS_WITHIN_S))).cause == "asked"
+
+
+def test_a_request_can_be_withdrawn() -> None:
+    """Before its turn has begun: nothing begins, and what was said still waits."""
+    session, _ = asked(ev.CommitAsked(at_s=1), ev.Respond(at_s=1), ev.Interrupt(at_s=2))
+    assert session.state == "listening"
+    assert names(session.receive(ev.Committed(at_s=3, text="Good day."))) == [UtteranceCommitted]
+    assert started(session.receive(ev.Respond(at_s=4))).text == "Good day."
+
+
+def test_the_options_of_a_request_are_those_of_its_turn_alone() -> None:
+    """Whether it begins at once or later."""
+    silent = SessionOptions(tts=TtsOptions(silent=True))
+    session, effects = asked(ev.Respond(at_s=1, options=silent))
+    assert started(effects).options == silent
+    session.receive(ev.TurnDone(at_s=2, turn_id=1))
+    assert started(session.receive(ev.Respond(at_s=3))).options == session.options
+
+
+def test_a_request_while_the_reply_before_is_still_heard() -> None:
+    """All of it has been sent: it counts as heard, and the next begins."""
+    session = interruptible(respond="asked")
+    effects = session.receive(ev.Respond(at_s=1))
+    assert TurnEnded(1, "completed") in effects
+    assert started(effects).history == (Exchange("hello", ""),)
+
+
+def test_speech_interrupts_and_still_waits_for_a_request() -> None:
+    """Interrupting is one thing, being answered another."""
+    session = interruptible(respond="asked", barge_in="partial")
+    effects = session.receive(ev.Committed(at_s=1, text="No, in Rome"))
+    assert TurnEnded(1, "interrupted") in effects
+    assert session.state == "listening"
+    assert started(session.receive(ev.Respond(at_s=2))).text == "No, in Rome"
+
+
+def test_added_text_joins_what_is_said() -> None:
+    """It starts nothing, and is answered with the next utterance, also in the place of a turn."""
+    session, _ = configured_with()
+    assert session.receive(ev.Added(at_s=1, role="user", text="My name is Ann.")) == ()
+    assert started(session.receive(ev.Committed(at_s=2, text="Hello"))).text == "My name is Ann. Hello"
+    session.receive(ev.Added(at_s=2.1, role="user", text="I am from Rome."))
+    effects = session.receive(ev.Committed(at_s=2.2, text="And you?"))
+    assert started(effects).text == "My name is Ann. Hello I am from Rome. And you?"
+
+
+def test_an_added_reply_is_history() -> None:
+    """With what was added before it as its question."""
+    session, _ = configured_with()
+    session.receive(ev.Added(at_s=1, role="user", text="Who are you?"))
+    session.receive(ev.Added(at_s=1, role="assistant", text="I am Max."))
+    start = started(session.receive(ev.Respond(at_s=2)))
+    assert start.history == (Exchange("Who are you?", "I am Max."),)
+
+
+def test_a_client_may_say_late_how_much_was_heard() -> None:
+    """Of the turn that was interrupted last, and no other."""
+    session = interruptible("one two three four")
+    session.receive(ev.Interrupt(at_s=2))
+    session.receive(ev.PlaybackProgress(at_s=2.1, turn_id=1, played_ms=3000))
+    start = started(session.receive(ev.TextPrompt(at_s=3, text="go on")))
+    assert start.history == (Exchange("hello", "one two", interrupted=True),)
+    session.receive(ev.PlaybackProgress(at_s=3.1, turn_id=1, played_ms=4000))
+    session.receive(ev.Interrupt(at_s=4))
+    start = started(session.receive(ev.TextPrompt(at_s=5, text="and on")))
+    assert start.history[0] == Exchange("hello", "one two three four", interrupted=True)

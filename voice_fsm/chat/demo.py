@@ -20,6 +20,8 @@ _WORD_GROUP: Final = re.compile(r"(?:\S+\s*){1,3}")
 def _said(request: ChatRequest, now: datetime) -> Answer:
     if request.cause == "silence":
         return Answer("silence", "Are you still there?")
+    if request.cause == "asked":
+        return Answer("asked", "What can I do for you?")
     return answer(request.text, request.history, now)
 
 

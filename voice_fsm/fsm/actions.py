@@ -27,7 +27,16 @@ from voice_fsm.fsm.effects import (
     TurnResumed,
     TurnStarted,
 )
-from voice_fsm.fsm.events import Committed, Configure, Interrupt, Partial, TextPrompt, Tick, TurnFailed
+from voice_fsm.fsm.events import (
+    Committed,
+    Configure,
+    Interrupt,
+    Partial,
+    Respond,
+    TextPrompt,
+    Tick,
+    TurnFailed,
+)
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.history import Exchange, TurnCause
 from voice_fsm.fsm.turn import Turn
@@ -38,6 +47,10 @@ MAX_JOINED_CHARS: Final = 8000
 """Of utterances that are answered together the newest part is kept."""
 ECHO_WITHIN_S: Final = 10.0
 """How much of a turn is remembered when it ends, for its echo."""
+WORDS_WITHIN_S: Final = 5.0
+"""How long a reply that was asked for waits for the transcript of its question."""
+GO_ON_PROMPT: Final = "[The user has said nothing new. Open the conversation, or go on with it.]"
+"""What the chat backend is asked where a client wants a reply to nothing; documented in docs/backend.md."""
 SILENCE_PROMPT: Final = "[The user has said nothing for {silent_s} seconds. Say something short that helps.]"
 """What the chat backend is asked where no text is set for a silence; documented in docs/backend.md."""
 
@@ -78,6 +91,22 @@ class Actions:
         options = self.model.options
         patient = options.turn.patience_ms is not None and isinstance(message, Committed)
         return patient and is_unfinished(message.text, options.stt.language_code)
+
+    def has_unheard(self) -> bool:
+        """Whether what the user said is still being transcribed."""
+        return self.model.unheard > 0
+
+    def is_asked(self) -> bool:
+        """Whether the client waits for a reply that has not begun."""
+        return self.model.is_asked
+
+    def was_last_awaited(self) -> bool:
+        """Whether the reply that the client asked for can begin."""
+        return self.model.is_asked and not self.model.unheard
+
+    def is_sent(self) -> bool:
+        """Whether nothing more of the turn is to be sent, though its audio may still be playing."""
+        return self.model.current.sent_s is not None
 
     def was_guessed(self, message: Committed | TextPrompt) -> bool:
         """Whether the reply that was asked for is the one to this."""
@@ -131,15 +160,40 @@ class Actions:
         self.wait_longer()
 
     def wait_longer(self) -> None:
-        """The user is still speaking: patience begins anew."""
+        """The user is still speaking: patience begins anew, unless a reply is waited for."""
         facts = self.model
-        facts.patient_until_s = facts.now_s + (facts.options.turn.patience_ms or 0) / 1000
+        if not facts.is_asked:
+            facts.patient_until_s = facts.now_s + (facts.options.turn.patience_ms or 0) / 1000
+
+    def keep_utterance(self, message: Committed) -> None:
+        """Nobody has asked for a reply yet."""
+        self.model.held_text = self._with_held(message.text)
+
+    def await_words(self, message: Respond) -> None:
+        """A reply is asked for before its question has been transcribed."""
+        facts = self.model
+        facts.is_asked, facts.reply_options = True, message.options
+        facts.patient_until_s = facts.now_s + WORDS_WITHIN_S
+
+    def answer_asked(self, message: Respond) -> None:
+        self.model.reply_options = message.options
+        self.answer_held()
 
     def answer_held(self) -> None:
-        self._start(self._with_held())
+        self.model.unheard = 0
+        text = self._with_held()
+        if text:
+            self._start(text)
+        else:
+            self._start(ask=GO_ON_PROMPT, cause="asked")
 
     def forget_held(self) -> None:
         self.model.held_text = ""
+        self.withdraw_request()
+
+    def withdraw_request(self) -> None:
+        """No reply is asked for any more."""
+        self.model.is_asked, self.model.reply_options = False, None
 
     def greet(self, message: Configure) -> None:
         """The assistant speaks first."""
@@ -162,9 +216,10 @@ class Actions:
         """The user went on before anything was heard: one turn answers both utterances."""
         facts = self.model
         before, window_ms = facts.current, facts.options.turn.merge_window_ms
-        joined = window_ms is None or (facts.now_s - before.started_s) * 1000 <= window_ms
+        belongs = window_ms is None or (facts.now_s - before.started_s) * 1000 <= window_ms
         self.cancel_turn()
-        self._start(_joined(before.user_text, message.text) if joined else message.text)
+        text = self._with_held(message.text)
+        self._start(joined(before.user_text, text) if belongs else text)
 
     def open_audio(self) -> None:
         facts, turn = self.model, self.model.current
@@ -233,7 +288,7 @@ class Actions:
     def _with_held(self, text: str = "") -> str:
         facts = self.model
         held, facts.held_text = facts.held_text, ""
-        return _joined(held, text)
+        return joined(held, text)
 
     def _start(
         self,
@@ -246,13 +301,14 @@ class Actions:
         speculated: bool = False,
     ) -> None:
         facts = self.model
+        options = facts.reply_options or facts.options
         facts.turns_started += 1
         facts.turn = Turn(
             turn_id=facts.turns_started,
             user_text=user_text,
             cause=cause,
-            interruptible=interruptible and not facts.options.turn.uninterruptible,
-            output_format=facts.options.tts.output_format,
+            interruptible=interruptible and not options.turn.uninterruptible,
+            output_format=options.tts.output_format,
             started_s=facts.now_s,
             asked_s=facts.guessed_s if speculated else None,
             wasted_calls=facts.wasted_calls,
@@ -261,8 +317,9 @@ class Actions:
         order = self._order(facts.turns_started, user_text if ask is None else ask)
         facts.emit(
             TurnStarted(facts.turns_started, user_text, cause),
-            attrs.evolve(order, say=say, cause=cause, speculated=speculated),
+            attrs.evolve(order, say=say, cause=cause, speculated=speculated, options=options),
         )
+        self.withdraw_request()
 
     def _order(self, turn_id: int, text: str) -> StartTurn:
         facts = self.model
@@ -289,13 +346,15 @@ class Actions:
     def _end_audio(self) -> None:
         turn = self.model.current
         if turn.first_speech_s is not None and turn.sent_s is None:
-            self.model.emit(AudioEnded(turn.turn_id, turn.output_format))
+            self.model.emit(AudioEnded(turn.turn_id, turn.output_format, whole=False))
 
     def _end_turn(self, outcome: Outcome, exchange: Exchange | None) -> None:
         facts, turn = self.model, self.model.current
         if exchange is not None:
-            kept = (*facts.history, exchange)
-            facts.history = kept[max(0, len(kept) - facts.history_turns) :]
+            facts.remember(exchange)
+            turn.exchange = exchange
+        if outcome == "interrupted":
+            facts.cut_short = turn
         heard_out = outcome == "completed" and turn.first_speech_s is not None
         self.model.emit(turn.timed(facts.now_s if heard_out else None), TurnEnded(turn.turn_id, outcome))
         if turn.first_audio_sent_s is not None:
@@ -307,7 +366,8 @@ class Actions:
             facts.user_active_s = facts.now_s
 
 
-def _joined(before: str, text: str) -> str:
+def joined(before: str, text: str) -> str:
+    """What is answered together, as one text."""
     return f"{before} {text}".strip()[-MAX_JOINED_CHARS:]
 
 

@@ -12,7 +12,10 @@ Only this file decides in which phase a session is. What the diagram leaves out,
   for long (``silence``). Such turns have no text of the user's.
 * ``speculating``: the user's words have stood for a while and may be final; the chat backend has been asked
   as if they were (``turn.speculative_ms``). Nothing of that is told before the commit, nor is it a turn.
-* ``holding``: what was said breaks off, and there is patience for more (``turn.patience_ms``).
+* ``holding``: what was said breaks off, and there is patience for more (``turn.patience_ms``); or a reply is
+  asked for whose question is still being transcribed.
+* Where replies are made on request (``turn.respond``), utterances are ``kept`` until ``respond``. That may
+  come while the listener still hears the turn before, if all of it has been sent.
 * ``hesitating``: somebody began to speak while the assistant did, and it is not known yet whether to stop. No
   audio is sent. What is said decides, or time does (``decision_due``).
 * ``speaking`` ends when the listener has heard the end, which `PlaybackClock` reckons; all audio is sent
@@ -69,8 +72,34 @@ class SessionChart(Actions, StateMachine):
         | hesitating.to(thinking, cond="may_interrupt", on=["interrupt_turn", "start_turn"])
         | hesitating.to(speaking, on="resume_turn")
     )
+    kept = (
+        listening.to(listening, internal=True, on="keep_utterance")
+        | speculating.to(listening, on=["drop_guess", "keep_utterance"])
+        | holding.to(holding, cond="has_unheard", internal=True, on="keep_utterance")
+        | holding.to(thinking, on="start_turn")
+        | thinking.to(thinking, internal=True, on="keep_utterance")
+        | speaking.to(listening, cond="may_interrupt", on=["interrupt_turn", "keep_utterance"])
+        | speaking.to(speaking, internal=True, on="keep_utterance")
+        | hesitating.to(listening, cond="may_interrupt", on=["interrupt_turn", "keep_utterance"])
+        | hesitating.to(speaking, on=["keep_utterance", "resume_turn"])
+    )
+    respond = (
+        listening.to(holding, cond="has_unheard", on="await_words")
+        | listening.to(thinking, on="answer_asked")
+        | speculating.to(thinking, on=["drop_guess", "answer_asked"])
+        | holding.to(holding, cond="has_unheard", internal=True, on="await_words")
+        | holding.to(thinking, on="answer_asked")
+        | thinking.to(thinking, internal=True)
+        | speaking.to(holding, cond=["is_sent", "has_unheard"], on=["complete_turn", "await_words"])
+        | speaking.to(thinking, cond="is_sent", on=["complete_turn", "answer_asked"])
+        | speaking.to(speaking, internal=True)
+        | hesitating.to(holding, cond=["is_sent", "has_unheard"], on=["complete_turn", "await_words"])
+        | hesitating.to(thinking, cond="is_sent", on=["complete_turn", "answer_asked"])
+        | hesitating.to(hesitating, internal=True)
+    )
     nothing_said = (
         hesitating.to(speaking, on="resume_turn")
+        | holding.to(thinking, cond="was_last_awaited", on="answer_held")
         | speculating.to(listening, on="drop_guess")
         | listening.to(listening, internal=True)
         | holding.to(holding, internal=True)
@@ -111,6 +140,7 @@ class SessionChart(Actions, StateMachine):
         | hesitating.to(listening, on="interrupt_turn")
         | listening.to(listening, internal=True)
         | speculating.to(speculating, internal=True)
+        | holding.to(listening, cond="is_asked", on="withdraw_request")
         | holding.to(holding, internal=True)
     )
     turn_done = (

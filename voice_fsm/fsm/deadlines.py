@@ -62,7 +62,8 @@ def _of_silence(facts: Facts, limits: Limits) -> list[Deadline]:
 
 def _of_words(facts: Facts) -> list[Deadline]:
     speculative_ms = facts.options.turn.speculative_ms
-    if speculative_ms is None or not facts.utterance:
+    is_kept = facts.options.turn.respond == "asked" or facts.held_text
+    if speculative_ms is None or not facts.utterance or is_kept:
         return []
     if is_unfinished(facts.utterance, facts.options.stt.language_code):
         return []

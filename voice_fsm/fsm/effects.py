@@ -158,6 +158,8 @@ class AudioStarted:
 class AudioEnded:
     turn_id: int
     output_format: AudioFormat
+    whole: bool = True
+    """Whether all of the reply's audio was sent; else it was cut short."""
 
 
 @attrs.frozen

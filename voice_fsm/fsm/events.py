@@ -53,6 +53,27 @@ class TextPrompt(Event):
 
 
 @attrs.frozen(kw_only=True)
+class Added(Event):
+    """The client adds to the conversation what nobody said aloud, and asks for no reply to it."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class CommitAsked(Event):
+    """The client ended an utterance; its transcript is to come."""
+
+
+@attrs.frozen(kw_only=True)
+class Respond(Event):
+    """The client asks for a reply to what was kept, or else for the assistant to go on."""
+
+    options: SessionOptions | None = None
+    """For this reply alone; ``None``: those of the session."""
+
+
+@attrs.frozen(kw_only=True)
 class UserActive(Event):
     """The user does something in the front end: neither limit of silence has come nearer."""
 
@@ -233,6 +254,9 @@ SessionEvent = (
     Configure
     | Update
     | TextPrompt
+    | Added
+    | CommitAsked
+    | Respond
     | UserActive
     | Interrupt
     | PlaybackProgress

@@ -42,8 +42,16 @@ class Facts:
     wasted_calls: int = 0
     """Speculations in vain since the last turn."""
     held_text: str = ""
-    """Of utterances that broke off, while there is patience for more."""
+    """Said, typed or added, and not answered yet: there is patience for more, or nobody asked for a reply."""
     patient_until_s: float = math.inf
+    unheard: int = 0
+    """Utterances that the client ended and whose transcripts are to come."""
+    is_asked: bool = False
+    """Whether the client wants a reply as soon as they have come."""
+    reply_options: SessionOptions | None = None
+    """Of the reply that was asked for; ``None``: the session's."""
+    cut_short: Turn | None = None
+    """The newest turn that was interrupted: how much of it was heard may still be told."""
     has_words: bool = False
     """Whether there are any, be they but an echo."""
     silent_since_s: float | None = None
@@ -64,6 +72,21 @@ class Facts:
         """The user speaks or types, or has just been answered."""
         self.user_active_s = self.quiet_since_s = self.now_s
         self.silences_broken = 0
+
+    def remember(self, exchange: Exchange) -> None:
+        """Add to the history, which is bounded."""
+        kept = (*self.history, exchange)
+        self.history = kept[max(0, len(kept) - self.history_turns) :]
+
+    def correct_heard(self, played_ms: float) -> None:
+        """The client says how much of the turn that was cut short had been heard."""
+        turn = self.cut_short
+        assert turn is not None  # noqa: S101  # the caller has looked
+        corrected = turn.cut_off_at(played_ms)
+        self.history = tuple(
+            corrected if exchange is turn.exchange else exchange for exchange in self.history
+        )
+        turn.exchange = corrected
 
     def emit(self, *effects: Effect) -> None:
         """Have these carried out, after those before."""

@@ -4,8 +4,9 @@ from typing import Literal
 
 import attrs
 
-TurnCause = Literal["user", "first_message", "silence"]
-"""Why the assistant speaks: it was spoken to, it speaks first, or the user has been silent for long."""
+TurnCause = Literal["user", "first_message", "silence", "asked"]
+"""Why the assistant speaks: it was spoken to, it speaks first, the user has been silent for long, or the
+client asked for a reply although nothing new was said."""
 
 
 @attrs.frozen

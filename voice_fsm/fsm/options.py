@@ -44,6 +44,8 @@ class TtsOptions:
     """How replies are spoken."""
 
     output_format: AudioFormat = PCM_24K
+    silent: bool = False
+    """Whether replies are text alone."""
     voice_id: str | None = None
     model_id: str | None = None
     voice_settings: VoiceSettings = VoiceSettings()
@@ -91,6 +93,8 @@ class TurnOptions:
     """How long an utterance that breaks off is waited upon before it is answered; ``None``: not at all."""
     speculative_ms: int | None = None
     """How long a partial has to stand for its reply to be asked for before the commit; ``None``: never."""
+    respond: Literal["auto", "asked"] = "auto"
+    """Whether what is said is answered as soon as it is final, or kept until the client asks (`Respond`)."""
     merge_window_ms: int | None = None
     """How long after a commit a further one is joined to it while the assistant thinks; ``None``: always."""
     first_message: str | None = None

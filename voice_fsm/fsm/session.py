@@ -6,7 +6,7 @@ from typing import Final, TypeVar, assert_never
 import attrs
 
 from voice_fsm.errors import ClientFault, SessionFault
-from voice_fsm.fsm.actions import Closure
+from voice_fsm.fsm.actions import Closure, joined
 from voice_fsm.fsm.barge_in import LAST_WORDS_MS
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.fsm.deadlines import Limits, deadlines
@@ -27,10 +27,12 @@ from voice_fsm.fsm.effects import (
 )
 from voice_fsm.fsm.events import (
     Abort,
+    Added,
     AnyEvent,
     AnyTurnEvent,
     AudioSent,
     BadInput,
+    CommitAsked,
     Committed,
     Configure,
     Disconnect,
@@ -41,6 +43,7 @@ from voice_fsm.fsm.events import (
     PlaybackProgress,
     ReplyComplete,
     ReplyStarted,
+    Respond,
     SessionEvent,
     SpeechAligned,
     SpeechStarted,
@@ -56,6 +59,7 @@ from voice_fsm.fsm.events import (
     UserActive,
 )
 from voice_fsm.fsm.facts import Facts
+from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.words import same_words
 
@@ -111,6 +115,12 @@ class Session:
             return -math.inf
         return facts.turn.clock.over_at_s() - lead_ms / 1000
 
+    @property
+    def is_replying(self) -> bool:
+        """Whether a turn is being made or sent; what the listener still hears of it does not count."""
+        turn = self._facts.turn
+        return turn is not None and turn.sent_s is None
+
     def receive(self, event: AnyEvent) -> tuple[Effect, ...]:
         """Take one event; give the effects to carry out, in order."""
         facts = self._facts
@@ -131,14 +141,14 @@ class Session:
         match event:
             case Configure() | BadInput() | Disconnect() | Drain() | Abort() | Tick():
                 self._take(event)
-            case Update() | TextPrompt() | Interrupt() | PlaybackProgress():
+            case Update() | TextPrompt() | Added() | Respond() | Interrupt() | PlaybackProgress():
                 self._emit(
                     ErrorTold(code=ClientFault.NOT_CONFIGURED, message="Send session.configure first.")
                 )
             case _:  # Reports of links and turns that this session does not have.
                 pass
 
-    def _take(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912  # a table, an event a line or two
+    def _take(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912, PLR0915  # a table, an event a line or two
         facts = self._facts
         match event:
             case Configure():
@@ -150,6 +160,13 @@ class Session:
             case TextPrompt():
                 facts.user_is_active()
                 self._chart.send("utterance", message=event)
+            case Added():
+                self._added(event)
+            case CommitAsked():
+                facts.unheard += 1
+            case Respond():
+                facts.user_is_active()
+                self._chart.send("respond", message=event)
             case UserActive():
                 facts.user_is_active()
             case Partial():
@@ -166,11 +183,14 @@ class Session:
             case PlaybackProgress():
                 if facts.turn is not None and facts.turn.turn_id == event.turn_id:
                     facts.turn.clock.progress_reported(event.played_ms, event.at_s)
+                elif facts.cut_short is not None and facts.cut_short.turn_id == event.turn_id:
+                    facts.correct_heard(event.played_ms)
             case SttOpened():
                 self._forget_speech()  # the utterance went with the old link, or comes again
                 self._emit(SttStarted(event.session_id, event.config))
             case SttFailed():
                 self._forget_speech()
+                facts.unheard = 0
                 self._emit(
                     ErrorTold(
                         code=event.code, message=event.message, field=event.field, retryable=event.retryable
@@ -258,12 +278,25 @@ class Session:
         facts = self._facts
         own = self._users_own(event)
         self._emit(UtteranceCommitted(own.text, own.words if own.text == event.text else ()))
+        facts.unheard = max(facts.unheard - 1, 0)
         if own.text.strip():
             facts.user_is_active()
-            self._chart.send("utterance", message=own)
+            is_kept = facts.options.turn.respond == "asked" or facts.is_asked
+            self._chart.send("kept" if is_kept else "utterance", message=own)
         else:
             self._chart.send("nothing_said")
         self._forget_speech()
+
+    def _added(self, event: Added) -> None:
+        facts = self._facts
+        facts.user_is_active()
+        if facts.state == "speculating":
+            self._chart.send("words_lost")
+        if event.role == "user":
+            facts.held_text = joined(facts.held_text, event.text)
+        else:
+            facts.remember(Exchange(facts.held_text, event.text))
+            facts.held_text = ""
 
     def _users_own(self, event: TranscriptT) -> TranscriptT:
         """What the assistant did not say itself."""

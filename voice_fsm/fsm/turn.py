@@ -37,6 +37,8 @@ class Turn:
     first_audio_sent_s: float | None = None
     hesitating_since_s: float = 0.0
     """When the session last began to hesitate about it."""
+    exchange: Exchange | None = None
+    """How the turn stands in the history, once it is over."""
     sent_s: float | None = None
     """When the last of the turn's output had gone to the client."""
 
@@ -67,6 +69,10 @@ class Turn:
 
     def cut_short(self, at_s: float) -> Exchange:
         return Exchange(self.user_text, self.heard_text(at_s), interrupted=True)
+
+    def cut_off_at(self, played_ms: float) -> Exchange:
+        heard = heard_text(self.spans, self._audio_ms(), min(played_ms, self.clock.sent_ms))
+        return Exchange(self.user_text, heard, interrupted=True)
 
     def timed(self, playback_done_s: float | None) -> TurnTimed:
         return TurnTimed(

@@ -34,12 +34,14 @@ from voice_fsm.fsm.events import (
     AnyEvent,
     AudioSent,
     BadInput,
+    CommitAsked,
     Committed,
     Configure,
     Disconnect,
     Drain,
     Partial,
     Tick,
+    Update,
 )
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.metrics import Metrics
@@ -136,6 +138,11 @@ class VoiceSession:
         """The session's settings as they are now."""
         return self._core.options
 
+    @property
+    def is_replying(self) -> bool:
+        """Whether a turn is being made or sent."""
+        return self._core.is_replying
+
     async def run(self) -> None:
         """Serve the client until it leaves or the session ends; nothing is left running."""
         with self._services.metrics.session():
@@ -173,6 +180,17 @@ class VoiceSession:
         self._services.chat.check(options.backend)
         self._tells_speech = tell_speech
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
+
+    def update(self, options: SessionOptions, *, tell_speech: bool) -> None:
+        """Change settings; a running turn goes on with the old ones.
+
+        Raises:
+            ClientError: the services cannot serve these options; the session is as before.
+        """
+        self._services.tts.check(options.tts)
+        self._services.chat.check(options.backend)
+        self._tells_speech = tell_speech
+        self.step(Update(at_s=trio.current_time(), options=options))
 
     async def wait_for_room(self) -> None:
         """Wait, before more is read from the client, until it has read what it was told."""
@@ -231,6 +249,8 @@ class VoiceSession:
         """
         if self.state == "unconfigured":
             raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.commit.")
+        if self._hearing.microphone is not None:
+            self.step(CommitAsked(at_s=trio.current_time()))
         self._end_utterance()
 
     def _end_utterance(self) -> None:

@@ -185,6 +185,11 @@ class TurnTask:
                 await pieces.send(slow.text)
 
     async def _speak(self, pieces: trio.MemoryReceiveChannel[str]) -> None:
+        if self.start.options.tts.silent:
+            async with pieces:
+                async for _ in pieces:
+                    pass
+            return
         async with pieces, self.tts.speak(pieces, self.start.options.tts) as speech:
             async for item in speech:
                 match item:

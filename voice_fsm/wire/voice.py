@@ -316,7 +316,7 @@ class AssistantStarted:
     type: ClassVar[str] = "assistant.started"
     turn_id: int
     text: str
-    cause: Literal["first_message", "silence"] | None = None
+    cause: Literal["first_message", "silence", "asked"] | None = None
 
 
 @attrs.frozen(kw_only=True)
