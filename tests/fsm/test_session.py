@@ -376,6 +376,18 @@ def test_a_client_that_cannot_pause_plays_what_it_has() -> None:
     assert TurnEnded(1, "completed") in session.receive(ev.Tick(at_s=4))
 
 
+def test_a_noisy_room_pauses_a_reply_three_times_and_no_more() -> None:
+    """After that only words stop it."""
+    session = interruptible()
+    for number in range(1, 5):
+        session.receive(ev.SpeechStarted(at_s=number))
+        assert session.state == ("hesitating" if number <= 3 else "speaking")
+        session.receive(ev.SpeechStopped(at_s=number + 0.1))
+        session.receive(ev.Tick(at_s=number + 0.5))
+    session.receive(ev.Partial(at_s=5, text="what about Rome"))
+    assert session.state == "listening"
+
+
 def test_a_grace_time_holds_for_the_voice_detector() -> None:
     """``grace_ms`` keeps a reply from being paused."""
     session = interruptible(grace_ms=2000)

@@ -45,6 +45,8 @@ from voice_fsm.fsm.words import same_words
 
 MAX_JOINED_CHARS: Final = 8000
 """Of utterances that are answered together the newest part is kept."""
+MOST_PAUSES: Final = 3
+"""A reply that was paused so often for nothing waits for words: the noise around is no interruption."""
 ECHO_WITHIN_S: Final = 10.0
 """How much of a turn is remembered when it ends, for its echo."""
 WORDS_WITHIN_S: Final = 5.0
@@ -120,7 +122,8 @@ class Actions:
         facts, turn = self.model, self.model.current
         options = facts.options.turn
         audible = turn.audible_ms(facts.now_s) >= options.grace_ms
-        return options.barge_in == "vad" and turn.interruptible and audible
+        trusted = turn.times_resumed < MOST_PAUSES
+        return options.barge_in == "vad" and turn.interruptible and audible and trusted
 
     def is_being_interrupted(self) -> bool:
         """Whether the user means to speak: enough was said, or speech goes on and its words are to come."""
@@ -245,6 +248,7 @@ class Actions:
         if turn.clock.is_paused:
             facts.emit(TurnResumed(turn.turn_id, turn.clock.heard_ms(facts.now_s)))
             turn.clock.resume(facts.now_s)
+        turn.times_resumed += 1
         facts.emit(ResumeTurn(turn.turn_id))
 
     def complete_turn(self) -> None:

@@ -39,6 +39,7 @@ class Turn:
     """When the session last began to hesitate about it."""
     exchange: Exchange | None = None
     """How the turn stands in the history, once it is over."""
+    times_resumed: int = 0
     sent_s: float | None = None
     """When the last of the turn's output had gone to the client."""
 
