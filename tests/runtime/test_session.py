@@ -26,7 +26,7 @@ from voice_fsm.fsm.effects import (
 from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt, Word
 from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import PCM_24K, SessionOptions, TurnOptions
-from voice_fsm.runtime.outgoing import AudioChunk
+from voice_fsm.runtime.outgoing import Answer, AudioChunk
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.runtime.turn import SlowReply
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
@@ -649,3 +649,19 @@ async def test_a_client_that_vanishes_midway_leaves_nothing(
 
     client = await run(services, configured(act))
     assert [item for item in client.told if isinstance(item, TurnStarted)]
+
+
+async def test_what_a_door_says_of_a_turn_ends_with_the_turn(autojump_clock: MockClock) -> None:
+    """Nothing of a turn follows its end, not even what only the door has words for."""
+
+    async def act(session: VoiceSession) -> None:
+        session.configure("s", SessionOptions())
+        session.step(TextPrompt(at_s=trio.current_time(), text="hello"))
+        session.answer_of_turn(1, "while it runs")
+        session.step(Interrupt(at_s=trio.current_time()))
+        session.answer_of_turn(1, "too late")
+        await trio.sleep(1)
+
+    door = RecordingDoor(act)
+    await VoiceSession(Services(stt=ScriptedStt(), chat=ScriptedChat(), tts=ScriptedTts()), door).run()
+    assert [item.message for item in door.told if isinstance(item, Answer)] == ["while it runs"]

@@ -45,6 +45,7 @@ class _Reply:
     text: str = ""
     heard: str | None = None
     metrics: fx.TurnTimed | None = None
+    feedback: Score | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -104,20 +105,26 @@ class Transcript:
         self._user_said(text, "text", now_s)
 
     def judged(self, turn_id: int | None, score: Score | None) -> None:
-        """The user likes a reply, or does not, or takes that back."""
+        """The user likes a reply, or does not, or takes that back; it may still be sounding."""
+        if turn_id == self._reply.turn_id:
+            self._reply.feedback = score
         for entry in self._entries:
             if entry.role == "agent" and entry.turn_id == turn_id:
                 entry.feedback = score
 
     def record(self, now_s: float) -> ConversationRecord:
-        """The whole conversation, now that it is over."""
+        """The whole conversation, now that it is over, in the order in which things began.
+
+        A reply is noted when it ends, which may be after the user has said what ended it.
+        """
+        entries = sorted(self._entries, key=lambda entry: entry.at_s)
         return attrs.evolve(
             self.begun,
             status="done",
             duration_s=now_s - self._begun_s,
             ended_by=self._ended_by,
             entries=tuple(
-                attrs.asdict(entry, filter=lambda _, value: value is not None) for entry in self._entries
+                attrs.asdict(entry, filter=lambda _, value: value is not None) for entry in entries
             ),
         )
 
@@ -144,6 +151,7 @@ class Transcript:
                     message=reply.text if reply.heard is None else reply.heard,
                     original=None if reply.heard is None else reply.text,
                     metrics=reply.metrics,
+                    feedback=reply.feedback,
                 )
             )
 

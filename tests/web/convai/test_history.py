@@ -57,7 +57,7 @@ async def test_a_conversation_is_kept_as_it_was_heard(
     keeper: ConversationKeeper,
 ) -> None:
     """Who said what, when and how; of an interrupted reply what was heard, and what it was to be."""
-    chat.script = lambda request: [LONG] if request.turn_id == 1 else ["Very well."]
+    chat.script = lambda request: [LONG] if request.turn_id < 3 else [60.0]
     tts.ms_per_char = 50
     async with agent_server(services, keeper=keeper) as server, history_app(keeper.store) as client:
         async with server.connect() as talking:
@@ -70,10 +70,11 @@ async def test_a_conversation_is_kept_as_it_was_heard(
             await trio.sleep(0.4)
             stt.say(PartialTranscript("stop"), CommittedTranscript("stop it"))
             heard = (await talking.until("agent_response_correction"))[-1]["corrected_agent_response"]
+            await talking.send("feedback", score="dislike", event_id=1)
             await talking.until("audio")
-            await trio.sleep(0.6)  # the reply sounds for 0.5 s
             await talking.send("feedback", score="like", event_id=2)
-            await talking.send("user_message")
+            await talking.send("user_message", text="Bye.")
+            await talking.until("agent_response_correction")
         kept = await finished(client, conversation_id)
     assert (kept["agent_id"], kept["user_id"], kept["has_audio"]) == ("default", "u1", False)
     assert kept["metadata"]["termination_reason"] == "client"
@@ -91,13 +92,14 @@ async def test_a_conversation_is_kept_as_it_was_heard(
         ("user", "Tell me.", False, "text", 1),
         ("agent", heard, True, None, 1),
         ("user", "stop it", False, "audio", 2),
-        ("agent", "Very well.", False, None, 2),
+        ("agent", kept["transcript"][3]["message"], True, None, 2),
+        ("user", "Bye.", False, "text", 3),
     ]
     told, answered = kept["transcript"][1], kept["transcript"][3]
     assert told["original_message"] == LONG
-    assert answered["feedback"]["score"] == "like"
+    assert (told["feedback"]["score"], answered["feedback"]["score"]) == ("dislike", "like")
     metrics = answered["conversation_turn_metrics"]["metrics"]
-    assert 0 <= metrics["first_text"]["elapsed_time"] <= metrics["playback_done"]["elapsed_time"]
+    assert 0 <= metrics["first_text"]["elapsed_time"] <= metrics["first_audio_sent"]["elapsed_time"]
 
 
 async def test_what_is_kept_is_listed_and_forgotten(keeper: ConversationKeeper) -> None:
