@@ -37,6 +37,8 @@ class Row:
     silence_ms: Sequence[float]
     cpu_share: float
     """How much of its core the server used."""
+    waited_share: float
+    """For how much of the time it waited for its core, which others held."""
     memory_mib: float
     """Resident memory, more than with one session."""
     seconds: float
@@ -57,6 +59,7 @@ class Row:
             _quantiles(self.silence_ms, 95),
             f"{self.cpu_share / served * 1000:.2f}",
             f"{self.cpu_share:.0%}",
+            f"{self.waited_share:.0%}",
             f"{self.memory_mib / served:.2f}",
             f"{self.messages_in / session_s:.1f} / {figures.messages / session_s:.1f}",
             str(len(self.turn_ms)),
@@ -76,6 +79,7 @@ COLUMNS: Final = (
     "silence p95 ms",
     "CPU ms per session-s",
     "core",
+    "waited",
     "MiB a session",
     "messages in / out",
     "turns",
@@ -112,10 +116,11 @@ async def measure(layer: str, served: Served, upstream: str, sessions: int) -> R
         await asyncio.sleep(SETTLE_S)
         await asyncio.to_thread(_take_audio_in, upstream)
         figures.counting = True
-        began_s, began_cpu_s = time.monotonic(), served.cpu_s
+        began_s, began_cpu_s, began_waited_s = time.monotonic(), served.cpu_s, served.waited_s
         await asyncio.sleep(MEASURE_S)
         figures.counting = False
         took_s, used_s = time.monotonic() - began_s, served.cpu_s - began_cpu_s
+        waited_s = served.waited_s - began_waited_s
         messages_in, audio_in_ms = await asyncio.to_thread(_take_audio_in, upstream)
         row = Row(
             layer=layer,
@@ -125,6 +130,7 @@ async def measure(layer: str, served: Served, upstream: str, sessions: int) -> R
             audio_in_ms=audio_in_ms,
             silence_ms=figures.silence_ms,
             cpu_share=used_s / took_s,
+            waited_share=waited_s / took_s,
             memory_mib=served.memory_mib - before_mib if sessions > 1 else math.nan,
             seconds=took_s,
             messages_in=messages_in,

@@ -28,6 +28,12 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
+    def waited_s(self) -> float:
+        """The time for which it could have worked, had others not held its core."""
+        _, waited_ns, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        return int(waited_ns) / 1e9
+
+    @property
     def memory_mib(self) -> float:
         """The memory it has resident."""
         resident = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
