@@ -9,6 +9,7 @@ from tests.fakes import recordings
 from tests.fakes.asgi import RawWebSocket, upgrade_request
 from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.convai.conftest import ServeAgents, ToolChat
+from voice_fsm.audio import AudioFormat
 from voice_fsm.chat.base import ChatRequest
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.deadlines import Limits
@@ -18,6 +19,8 @@ from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.convai import opening
 from voice_fsm.web.voice import DoorPolicy
+from voice_fsm.wire.convai import AUDIO_FORMATS
+from voice_fsm.wire.voice import SttPatch, TtsPatch
 
 LONG = "It was the best of times, it was the worst of times. " * 4
 
@@ -55,6 +58,29 @@ async def test_a_spoken_turn_comes_in_the_protocols_order(
     assert by_kind["user_transcript"]["user_transcript"] == "hello world"
     assert by_kind["agent_response"]["agent_response"] == "Hi there!"
     assert {event["event_id"] for event in events} == {1}
+
+
+@pytest.mark.parametrize("name", AUDIO_FORMATS)
+async def test_an_agent_speaks_and_hears_any_format_of_the_protocol(
+    services: Services, stt: ScriptedStt, agent_server: ServeAgents, name: str
+) -> None:
+    """The metadata names it, audio comes in it, and the microphone's is taken for it."""
+    audio_format = AudioFormat.parse(name)
+    agent = Agent(id="a", stt=SttPatch(audio_format=audio_format), tts=TtsPatch(output_format=audio_format))
+    async with agent_server(services, agent) as server, server.connect("a") as client:
+        metadata = await client.initiate()
+        assert metadata["agent_output_audio_format"] == metadata["user_input_audio_format"] == name
+        await client.send_audio(b"\1\2" * 80)
+        await client.send("user_message", text="hello")
+        size = 0
+        while size < audio_format.size_bytes(90):
+            event = await client.receive()
+            size += len(base64.b64decode(event.get("audio_base_64", "")))
+        assert size == audio_format.size_bytes(90)
+        with trio.fail_after(5):
+            while len(stt.links[0].audio) < 160:
+                await trio.sleep(0.01)
+    assert stt.links[0].config == {"format": name}
 
 
 async def test_who_speaks_over_the_agent_is_told_what_was_heard(
