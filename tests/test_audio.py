@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_fsm.audio import PCM_RATES_HZ, AudioFormat, Resampler, ulaw_decode, ulaw_encode
+from voice_fsm.audio import PCM_RATES_HZ, AudioFormat
+from voice_fsm.audio.samples import Resampler, ulaw_decode, ulaw_encode
 
 NAMES = [
     *(f"pcm_{rate}" for rate in PCM_RATES_HZ),

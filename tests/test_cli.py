@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,6 +227,14 @@ async def test_the_machine_is_drawn(diagram_format: str, beginning: str) -> None
     done = await run("diagram", "--format", diagram_format)
     assert done.returncode == 0
     assert done.stdout.decode().startswith(beginning)
+
+
+async def test_a_drawing_does_not_wait_for_a_server() -> None:
+    """A command imports what it needs; what a server is made of is none of the drawing's business."""
+    done = await run("diagram", PYTHONPROFILEIMPORTTIME="1")
+    imported = set(re.findall(r"\| +([a-z]\w+)$", done.stderr.decode(), re.MULTILINE))
+    assert "statemachine" in imported
+    assert not imported & {"h11", "httpx", "hypercorn", "numpy", "starlette", "trio"}
 
 
 async def test_drawing_svg_needs_graphviz_and_says_so() -> None:

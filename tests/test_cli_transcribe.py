@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the settings of whoever runs the tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STT_PROVIDER", "local")
-    monkeypatch.setattr("voice_fsm.cli.configure_logging", lambda *_: None)  # it is the process's
+    monkeypatch.setattr("voice_fsm.cli.transcribe.configure_logging", lambda *_: None)  # it is the process's
 
 
 def test_a_recording_is_told_with_its_words(recording: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from voice_fsm import diagram, error_docs
 from voice_fsm.audio import AudioFormat
-from voice_fsm.cli import main as command
+from voice_fsm.cli import COMMANDS
 from voice_fsm.config.settings import fields as settings_fields
 from voice_fsm.config.variables import as_text, variable_of
 from voice_fsm.errors import SESSION_FAULTS, ClientError, SessionFault
@@ -296,7 +296,7 @@ def test_pages_name_commands_and_settings_that_exist(page: Path) -> None:
     """No page sends its reader to a command, a module or a setting that is not there."""
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"(?:^|[/`])voice-fsm ([a-z][a-z-]+)", text, re.MULTILINE):
-        assert name in command.commands, name
+        assert name in COMMANDS, name
     for name in re.findall(r"python3? -m (voice_fsm[\w.]*)", text):
         assert importlib.util.find_spec(name), name
     prefixes = tuple({f"{name.partition('_')[0]}_" for name in SETTINGS if "_" in name})

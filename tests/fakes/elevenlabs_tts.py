@@ -38,7 +38,8 @@ from tests.fakes.http_server import (
     response,
 )
 from tests.fakes.sockets import Handshake, accept, read_head, reject, reset, serve
-from voice_fsm.audio import AudioFormat, ulaw_encode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import ulaw_encode
 from voice_fsm.upstream.websocket import background_nursery
 
 CHAR_MS: Final = 60.0

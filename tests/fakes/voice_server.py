@@ -21,7 +21,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from voice_fsm.audio import AudioFormat, Resampler, ulaw_encode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import Resampler, ulaw_encode
 
 SPEECH_HZ: Final = 24000
 """Rate of `Script.speech`."""

@@ -10,7 +10,8 @@ from trio.testing import MockClock
 from tests.bench import sounds
 from tests.fakes.recordings import to_pcm
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
-from voice_fsm.audio import AudioFormat, ulaw_encode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import ulaw_encode
 from voice_fsm.fsm.effects import SpeechBegan, SpeechEnded
 from voice_fsm.fsm.events import TextPrompt, Update
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TurnOptions

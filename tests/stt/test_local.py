@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from tests.fakes.recordings import BECKETT, TWO_CITIES, load, to_pcm, word_error_rate
-from voice_fsm.audio import AudioFormat, ulaw_encode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import ulaw_encode
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider, Transcript

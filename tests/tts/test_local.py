@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.recordings import word_error_rate
-from voice_fsm.audio import AudioFormat, ulaw_decode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import ulaw_decode
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.stt.listener import Listener, ListeningRules

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.bench import sounds
 from tests.fakes.recordings import load, to_pcm
-from voice_fsm.audio import Codec, ulaw_encode
+from voice_fsm.audio import Codec
+from voice_fsm.audio.samples import ulaw_encode
 from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, Samples
 from voice_fsm.vad.detector import ATTENTIVE_FRAMES, CONTEXT_HOPS, Intake, SpeechDetector
 from voice_fsm.vad.engines import FRAME, HOP, ThoroughJudge, ThoroughJudges

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.fakes.voice_server import SPEECH_HZ, FakeVoiceServer, Script, run_voice_server
 from tests.web.chromium import DESKTOP, PHONE, SPEECH_WAV, Console, Viewport, open_console, run_chromium
-from voice_fsm.audio import Resampler
+from voice_fsm.audio.samples import Resampler
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.web.console import console_routes, describe_machine
 

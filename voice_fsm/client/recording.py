@@ -6,7 +6,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from voice_fsm.audio import Resampler
+from voice_fsm.audio.samples import Resampler
 
 SAMPLE_BYTES: Final = 2
 _AUDIBLE: Final = 500

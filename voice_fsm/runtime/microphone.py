@@ -12,7 +12,8 @@ import attrs
 import structlog
 import trio
 
-from voice_fsm.audio import AudioFormat, Resampler
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import Resampler
 
 log = structlog.get_logger()
 

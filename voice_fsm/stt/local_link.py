@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 import numpy as np
 import trio
 
-from voice_fsm.audio import AudioFormat, Resampler, ulaw_decode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import Resampler, ulaw_decode
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.stt.base import Transcript
 from voice_fsm.stt.listener import Listener, ListeningRules, SpeechEngine

@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 from typing import Final, Protocol
 
-from voice_fsm.audio import AudioFormat, Resampler, ulaw_encode
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import Resampler, ulaw_encode
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.tts.opus import BIT_RATES_KBPS, OpusEncoder
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from voice_fsm.audio import Resampler
+from voice_fsm.audio.samples import Resampler
 from voice_fsm.config.retired import RETIRED
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import PCM_24K

@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from voice_fsm.audio import AudioFormat, Resampler
+from voice_fsm.audio import AudioFormat
+from voice_fsm.audio.samples import Resampler
 
 BIT_RATES_KBPS: Final = (32, 64, 96, 128, 192)
 _PAGE_US: Final = 200_000

@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from voice_fsm.audio import Codec, Resampler, ulaw_decode
+from voice_fsm.audio import Codec
+from voice_fsm.audio.samples import Resampler, ulaw_decode
 from voice_fsm.vad.engines import FRAME, HOP, RATE_HZ, QuickJudge, ThoroughJudge, ThoroughJudges, WebRtcJudge
 from voice_fsm.vad.hysteresis import Change, Hysteresis, VadRules
 from voice_fsm.vad.loudness import NoiseFloor, TalkerLevel, levels_db
