@@ -30,6 +30,31 @@ CHATTER: Final = (
     "There are three kinds of bread in the kitchen, and none of them is any good today.",
     "I never understood why the meeting had to be on a Monday when everyone is away.",
 )
+_READ: Final = {
+    "beckett": (
+        "Ever tried. Ever failed.",
+        "No matter. Try again.",
+        "Fail again. Fail better.",
+    ),
+    "two_cities": (
+        "It was the best of times, it was the worst of times,",
+        "it was the age of wisdom,",
+        "it was the age of foolishness,",
+        "it was the epoch of belief,",
+        "it was the epoch of incredulity,",
+        "it was the season of Light,",
+        "it was the season of Darkness,",
+        "it was the spring of hope, it was the winter of despair,",
+        "we had everything before us, we had nothing before us,",
+        "we were all going direct to Heaven,",
+        "we were all going direct the other way,",
+        "in short,",
+        "the period was so far like the present period,",
+        "that some of its noisiest authorities insisted on its being received,",
+        "for good or for evil, in the superlative degree of comparison only.",
+    ),
+}
+"""What the recordings say between their pauses."""
 _PHRASES: Final = (
     "Stop, that is not what I meant.",
     "Wait a moment, please.",
@@ -44,13 +69,18 @@ class Utterance:
     """Speech, and the sample at which it can first be heard."""
 
     name: str
+    text: str
     samples: Samples
     onset: int
 
     @property
     def end(self) -> int:
         """The sample after which it cannot be heard."""
-        return len(self.samples) - _first_audible(self.samples[::-1])
+        return len(self.samples) - int(np.argmax(_audible(self.samples[::-1]))) * _FRAME
+
+    def onset_in(self, snr_db: float) -> int:
+        """The sample at which it can first be heard in noise so far below the level of speech."""
+        return max(self.onset, _first_audible(self.samples, above_db=-snr_db))
 
 
 # --- speech -----------------------------------------------------------------------------------------
@@ -71,9 +101,9 @@ def spoken(text: str, voice: str = VOICES[0]) -> Samples:
 def human_utterances() -> tuple[Utterance, ...]:
     """Two people's recordings, cut at pauses of 0.3 s."""
     return tuple(
-        Utterance(f"{name}-{number}", samples, _first_audible(samples))
-        for name in ("beckett", "two_cities")
-        for number, samples in enumerate(_cut(leveled(load(name))))
+        Utterance(f"{name}-{number}", text, samples, _first_audible(samples))
+        for name, texts in _READ.items()
+        for number, (text, samples) in enumerate(zip(texts, _cut(leveled(load(name))), strict=True))
     )
 
 
@@ -81,7 +111,9 @@ def human_utterances() -> tuple[Utterance, ...]:
 def robot_utterances() -> tuple[Utterance, ...]:
     """Sentences by eSpeak's voices."""
     said = ((voice, text, spoken(text, voice)) for voice in VOICES for text in _PHRASES)
-    return tuple(Utterance(f"{voice}: {text}", sound, _first_audible(sound)) for voice, text, sound in said)
+    return tuple(
+        Utterance(f"{voice}: {text}", text, sound, _first_audible(sound)) for voice, text, sound in said
+    )
 
 
 def back_channels() -> Iterator[Utterance]:
@@ -89,7 +121,7 @@ def back_channels() -> Iterator[Utterance]:
     for voice in VOICES:
         for text in BACK_CHANNELS:
             samples = spoken(text, voice)
-            yield Utterance(f"{voice}: {text}", samples, _first_audible(samples))
+            yield Utterance(f"{voice}: {text}", text, samples, _first_audible(samples))
 
 
 def leveled(speech: Samples) -> Samples:
@@ -118,10 +150,15 @@ def noise(kind: NoiseKind, duration_s: float, seed: int = 0) -> Samples:
 
 def with_noise(sound: Samples, kind: NoiseKind | None, snr_db: float, seed: int = 0) -> Samples:
     """``sound`` in noise ``snr_db`` below the level of speech; ``None`` for no noise."""
+    return _clipped(sound + background(kind, snr_db, len(sound), seed))
+
+
+def background(kind: NoiseKind | None, snr_db: float, count: int, seed: int = 0) -> Samples:
+    """``count`` samples of noise ``snr_db`` below the level of speech; silence for ``None``."""
     if kind is None:
-        return sound
-    background = noise(kind, len(sound) / SAMPLE_RATE_HZ, seed)[: len(sound)]
-    return _clipped(sound + background * (_LEVEL * 10 ** (-snr_db / 20)))
+        return np.zeros(count, np.float32)
+    level = np.float32(_LEVEL * 10 ** (-snr_db / 20))
+    return noise(kind, count / SAMPLE_RATE_HZ, seed)[:count] * level
 
 
 def _babble(count: int, random: np.random.Generator) -> Samples:
@@ -214,8 +251,7 @@ def _silence(duration_s: float) -> Samples:
 
 def _cut(sound: Samples) -> Iterator[Samples]:
     """The stretches between pauses of 0.3 s or more, those of at least 0.3 s."""
-    frame = SAMPLE_RATE_HZ // 100
-    audible = _frame_rms(sound, frame) > _AUDIBLE * _LEVEL
+    audible = _audible(sound)
     start: int | None = None
     quiet = 0
     for index, heard in enumerate([*audible, *[False] * 31]):
@@ -224,17 +260,29 @@ def _cut(sound: Samples) -> Iterator[Samples]:
             start = index
         elif start is not None and quiet > 30:
             if index - quiet - start >= 30:
-                yield sound[max(0, start - 5) * frame : (index - quiet + 5) * frame]
+                yield sound[max(0, start - 5) * _FRAME : (index - quiet + 5) * _FRAME]
             start = None
 
 
-_AUDIBLE: Final = 10 ** (-20 / 20)
-"""Share of the level of speech from which 10 ms of it can be heard."""
+_FRAME: Final = SAMPLE_RATE_HZ // 100
+_AUDIBLE_DB: Final = -20.0
+"""Relative to the level of speech, from where on 10 ms of it can be heard."""
 
 
-def _first_audible(speech: Samples) -> int:
-    frame = SAMPLE_RATE_HZ // 100
-    return int(np.argmax(_frame_rms(speech, frame) > _AUDIBLE * _LEVEL)) * frame
+_LASTING: Final = 5
+"""Of ten such frames so many have to be heard where speech begins: less is a breath, or a click."""
+
+
+def _first_audible(speech: Samples, above_db: float = _AUDIBLE_DB) -> int:
+    heard = _audible(speech, above_db)
+    lasting = np.convolve(heard, np.ones(10, np.int_))[9:] >= _LASTING
+    return int(np.argmax(heard & lasting)) * _FRAME
+
+
+def _audible(speech: Samples, above_db: float = _AUDIBLE_DB) -> npt.NDArray[np.bool_]:
+    """Which 10 ms of it can be heard."""
+    loud: npt.NDArray[np.bool_] = _frame_rms(speech, _FRAME) > 10 ** (above_db / 20) * _LEVEL
+    return loud
 
 
 def _frame_rms(sound: Samples, frame: int) -> Samples:

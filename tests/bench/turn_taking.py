@@ -1,9 +1,11 @@
-"""How well and how fast speech is told from other sounds: ``python -m tests.bench.turn_taking``.
+"""How well and how fast speech is told from other sounds: ``python -m tests.bench.turn_taking [PART]``.
 
-The detector alone, on sounds made the same way each time. Latency is from the first 10 ms of speech that can
-be heard to the arrival of the chunk with which it was noticed, in chunks of 100 ms.
+The part ``detector`` is the detector alone, ``sessions`` whole sessions with it (`interruptions`), on sounds
+made the same way each time. Latency is from the first 10 ms of speech that can be heard to the arrival of the
+chunk with which it was noticed.
 """
 
+import argparse
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +16,7 @@ import attrs
 import numpy as np
 
 from tests.bench import sounds
+from tests.bench.interruptions import BACKGROUNDS, print_tables, quantiles
 from tests.bench.sounds import NoiseKind, Utterance
 from tests.fakes.recordings import load, to_pcm
 from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, Samples
@@ -28,15 +31,6 @@ EARLY_MS: Final = 40.0
 """A start so much before what can be heard of an utterance is still its start."""
 _INTO_ECHO: Final = 3 * SAMPLE_RATE_HZ
 """For how long the assistant is heard alone before the user interrupts."""
-BACKGROUNDS: Final[tuple[tuple[NoiseKind | None, float], ...]] = (
-    (None, 0),
-    ("white", 20),
-    ("white", 10),
-    ("pink", 20),
-    ("pink", 10),
-    ("babble", 20),
-    ("babble", 10),
-)
 
 
 @attrs.frozen
@@ -51,25 +45,30 @@ class Heard:
 
 
 def listen(
-    samples: Samples, rules: VadRules, judges: ThoroughJudges, *, audible_from_ms: float = math.inf
+    samples: Samples,
+    rules: VadRules,
+    judges: ThoroughJudges,
+    *,
+    chunk_ms: int = CHUNK_MS,
+    audible_from_ms: float = math.inf,
 ) -> Heard:
     """Give a new detector ``samples`` in chunks; from ``audible_from_ms`` on the assistant is audible."""
     detector = SpeechDetector(rules, judges)
     pcm = to_pcm(samples)
-    chunk = SAMPLE_RATE_HZ * CHUNK_MS // 1000 * 2
+    chunk = SAMPLE_RATE_HZ * chunk_ms // 1000 * 2
     starts: list[float] = []
     stops: list[float] = []
     spent_ms: list[float] = []
     for end in range(chunk, len(pcm) + chunk, chunk):
         began_s = time.thread_time()
-        changes = detector.hear(pcm[end - chunk : end], expects_echo=end / chunk * CHUNK_MS > audible_from_ms)
+        changes = detector.hear(pcm[end - chunk : end], expects_echo=end / chunk * chunk_ms > audible_from_ms)
         spent_ms.append((time.thread_time() - began_s) * 1000)
         for change in changes:
             match change:
                 case Started():
-                    starts.append(end / chunk * CHUNK_MS)
+                    starts.append(end / chunk * chunk_ms)
                 case Stopped():
-                    stops.append(end / chunk * CHUNK_MS)
+                    stops.append(end / chunk * chunk_ms)
     detector.close()
     return Heard(tuple(starts), tuple(stops), sum(spent_ms), max(spent_ms))
 
@@ -98,8 +97,8 @@ class Speech:
 
     def __str__(self) -> str:
         return (
-            f"{self.count} | {self.missed} | {self.early} | {_quantiles(self.latencies_ms)} "
-            f"| {_quantiles(self.stop_ms)}"
+            f"{self.count} | {self.missed} | {self.early} | {quantiles(self.latencies_ms)} "
+            f"| {quantiles(self.stop_ms)}"
         )
 
 
@@ -109,6 +108,7 @@ def speech_in(
     snr_db: float,
     rules: VadRules,
     judges: ThoroughJudges,
+    chunk_ms: int = CHUNK_MS,
 ) -> Speech:
     """Let the detector hear each utterance after silence or noise alone."""
     figures = Speech()
@@ -116,8 +116,10 @@ def speech_in(
         # Not all at the same place in a chunk.
         placed = sounds.after_silence(utterance.samples, before_s=BEFORE_S + seed % 7 * 0.013)
         shift = round(seed % 7 * 0.013 * SAMPLE_RATE_HZ)
-        shifted = attrs.evolve(utterance, onset=utterance.onset + shift)
-        figures.add(shifted, listen(sounds.with_noise(placed, kind, snr_db, seed), rules, judges))
+        onset = utterance.onset if kind is None else utterance.onset_in(snr_db)
+        shifted = attrs.evolve(utterance, onset=onset + shift)
+        noisy = sounds.with_noise(placed, kind, snr_db, seed)
+        figures.add(shifted, listen(noisy, rules, judges, chunk_ms=chunk_ms))
     return figures
 
 
@@ -157,7 +159,7 @@ def over_echo(gain_db: float, rules: VadRules, judges: ThoroughJudges) -> str:
         total.missed += not started or started[0] > end_ms
         total.latencies_ms += [start - onset_ms for start in started[:1] if start <= end_ms]
         false += sum(began_ms < start < onset_ms - EARLY_MS for start in heard.starts_ms)
-    return f"{total.count} | {false} | {total.missed} | {_quantiles(total.latencies_ms)}"
+    return f"{total.count} | {false} | {total.missed} | {quantiles(total.latencies_ms)}"
 
 
 def costly_sounds() -> Iterator[tuple[str, Samples]]:
@@ -171,15 +173,28 @@ def costly_sounds() -> Iterator[tuple[str, Samples]]:
 
 def main() -> None:
     """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.turn_taking")
+    parser.add_argument("part", nargs="?", choices=("detector", "sessions"), help="both, where none is named")
+    part = parser.parse_args().part
     rules, judges = VadRules(), ThoroughJudges()
     print(rules)
-    print("| speech | background | utterances | missed | early | latency p50/p95 ms | stop p50/p95 ms |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, snr_db in BACKGROUNDS:
-        background = f"{kind}, {snr_db:g} dB" if kind else "none"
-        for name, utterances in _speakers():
-            figures = speech_in(utterances, kind, snr_db, rules, judges)
-            print(f"| {name} | {background} | {figures} |", flush=True)
+    if part != "sessions":
+        _print_detector(rules, judges)
+    if part != "detector":
+        print_tables(rules, judges)
+
+
+def _print_detector(rules: VadRules, judges: ThoroughJudges) -> None:
+    print(
+        "| speech | background | chunk | utterances | missed | early | start p50/p95 ms | stop p50/p95 ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for chunk_ms in (CHUNK_MS, 20):
+        for kind, snr_db in BACKGROUNDS:
+            background = f"{kind}, {snr_db:g} dB" if kind else "none"
+            for name, utterances in _speakers():
+                figures = speech_in(utterances, kind, snr_db, rules, judges, chunk_ms)
+                print(f"| {name} | {background} | {chunk_ms} | {figures} |", flush=True)
     print("\n| sound | heard | false starts | minutes |\n|---|---|---|---|")
     for name, samples in other_sounds():
         heard = [listen(sound, rules, judges) for sound in samples]
@@ -204,13 +219,6 @@ def _speakers() -> Iterator[tuple[str, Sequence[Utterance]]]:
 
 def _placed(sound: Samples) -> Samples:
     return sounds.after_silence(sound, before_s=BEFORE_S)
-
-
-def _quantiles(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    p50, p95 = np.percentile(values, (50, 95))
-    return f"{p50:.0f} / {p95:.0f}"
 
 
 if __name__ == "__main__":

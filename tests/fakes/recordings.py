@@ -33,6 +33,11 @@ def to_pcm(samples: Samples) -> bytes:
     return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
 
 
+def from_pcm(pcm: bytes) -> Samples:
+    """Samples between -1 and 1 of 16-bit PCM."""
+    return (np.frombuffer(pcm, "<i2") / 32768).astype(np.float32)
+
+
 def word_error_rate(said: str, heard: str) -> float:
     """Words to change, insert or delete, as a share of the words said."""
     wanted, got = _words(said), _words(heard)

@@ -1,8 +1,10 @@
 """The assistant's own voice in what the microphone takes in: which words of a transcript are an echo."""
 
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Final
 
+from voice_fsm.fsm.backchannels import remark
 from voice_fsm.fsm.words import key, keys
 
 RUN: Final = 3
@@ -11,22 +13,31 @@ ALIKE: Final = 0.8
 """How similar a word and its echo are, by the share of their letters that agree in order."""
 MISHEARD: Final = 0.6
 """The same for a word next to words that are an echo."""
-MOST_HEARD: Final = 30
-MOST_SAID: Final = 80
-"""Words that are compared: the newest of a transcript, the last of what was said."""
+MOST_HEARD: Final = 120
+MOST_SAID: Final = 160
+"""Words that are compared: the newest of a transcript, the last of what was said. Where no pause ends an
+utterance, an echo is as long as the reply; words beyond these count as the user's."""
 
 
-def without_echo(heard: str, said: str, *, short: bool) -> str:
+def without_echo(
+    heard: str, said: str, *, short: bool, unfinished: bool = False, language_code: str | None = None
+) -> str:
     """What of a transcript the assistant did not say.
 
     Within an echo a word may be misheard, missing or added. ``short``: whether one or two words are an echo
-    too, if they are all that was heard. The words that are kept are as they were.
+    too, if they are all that was heard, and a single other word beside an echo is one more of it that was
+    misheard. ``unfinished``: more words are to come, so that of the first few one may be misheard. Orders are
+    never an echo of something else. The words that are kept are as they were.
     """
     words = heard.split()
     earlier, newest = words[:-MOST_HEARD], words[-MOST_HEARD:]
     told = [word for word in keys(said)[-MOST_SAID:] if word.strip("x")]  # not a redacted recording's "xxxx"
-    least = min(RUN, len(newest)) if short else RUN
+    least = RUN
+    if short:
+        least = min(RUN, max(1, len(newest) - unfinished))
     kept = _unmatched(newest, told, least)
+    if short and not earlier and len(kept) == 1 < len(newest) and remark(kept[0], language_code) != "command":
+        kept = []
     return " ".join([*earlier, *kept]) if len(kept) < len(newest) else heard
 
 
@@ -89,5 +100,6 @@ def _share_letter(heard: str, told: str) -> bool:
     return heard[:1] == told[:1]
 
 
+@lru_cache(maxsize=1 << 14)
 def _similar(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
