@@ -151,6 +151,27 @@ async def test_an_app_may_leave_a_body_unread() -> None:
         await eventually(lambda: open_files() <= files and living_tasks() <= tasks)
 
 
+async def test_an_answer_before_the_end_of_a_body_is_nothing_to_complain_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The rest may be read by the task that answered, and then by no other."""
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)  # the queue of the body is full
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(respond, send, b"enough")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await receive()
+
+    async with serving(with_lifespan(http=app)) as served:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        stream = await served.connect()
+        await stream.send_all(head + b"1\r\na\r\n" * 11)
+        assert (await RawWebSocket(stream).read_to_end()).endswith(b"enough")
+        await stream.aclose()
+    assert caplog.records == []
+
+
 async def test_two_hundred_clients_that_drop_leave_nothing_behind() -> None:
     """Whenever they drop: before a word, in the header, after it, in a frame, with a reset."""
     async with serving(with_lifespan(echo), close_timeout_s=0.1, keep_alive_s=60) as served:

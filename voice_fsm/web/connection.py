@@ -123,6 +123,8 @@ class Connection(TCPServer):
             await self._read_data()
         except _WebSocketRequested as requested:
             return requested.request
+        except trio.BusyResourceError:
+            pass  # the answer came before all of the request, and `_close` reads the rest already
         await self.idle_task.stop()
         return None
 
