@@ -83,6 +83,7 @@ async def test_a_failure_after_the_first_audio_breaks_the_stream_off() -> None:
         ("lines=1-2", 200, 0, 400),
         ("bytes=-", 200, 0, 400),
         ("bytes=0-1,5-6", 200, 0, 400),
+        pytest.param(f"bytes=0-{'9' * 5000}", 200, 0, 400, id="5000 digits"),
     ],
 )
 async def test_a_player_gets_the_range_that_it_asks_for(

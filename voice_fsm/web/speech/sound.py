@@ -18,7 +18,7 @@ from voice_fsm.web.speech.api import Refuse
 
 log = structlog.get_logger()
 
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _UNKNOWN_BYTES: Final = 0xFFFFFFFF
 WAV_HEADER_BYTES: Final = 44
 
