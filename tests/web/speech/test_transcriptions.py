@@ -5,7 +5,10 @@ import pytest
 import trio
 
 from tests.web.speech.speech_rig import SpeechServer, speech_server
+from voice_fsm.audio import AudioFormat
+from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.stt.base import CommittedTranscript
+from voice_fsm.web.speech.sound import wav_header
 from voice_fsm.web.speech.transcripts import TranscriptLimits
 
 PATH = "/v1/speech-to-text"
@@ -89,6 +92,21 @@ async def test_what_cannot_be_transcribed_is_refused(
     detail = answer.json()["detail"]
     told = detail[0]["type"] if isinstance(detail, list) else detail["status"]
     assert (answer.status_code, told) == (status, code)
+
+
+async def test_a_field_at_fault_is_told_where_it_stands() -> None:
+    """By the name that it has in the request, whoever found the fault."""
+    async with speech_server() as server:
+
+        async def refuse(_: int) -> None:
+            raise ClientError(ClientFault.INVALID_FIELD, "No.", field="stt.language_code")
+
+        server.stt.connecting = refuse
+        elevenlabs = await post(server)
+        files = wav_header(AudioFormat("pcm", 16000), len(SECOND)) + SECOND, b""
+        openai = [await post(server, file, "/v1/audio/transcriptions") for file in files]
+    assert elevenlabs.json()["detail"][0]["loc"] == ["body", "language_code"]
+    assert [answer.json()["error"]["param"] for answer in openai] == ["language", "file"]
 
 
 async def test_a_form_without_a_file_is_refused() -> None:

@@ -20,9 +20,16 @@ _PROVIDER_STATUS: Final = {
 _UNPROCESSABLE: Final = 422
 _VOICE_FIELD: Final = "tts.voice_id"
 """Where a provider says that it has no such voice."""
-
-
-_OPENAI_NAMES: Final = {_VOICE_FIELD: "voice", "text": "input", "tts.voice_settings.speed": "speed"}
+_OURS: Final = ("tts", "stt")
+"""Sections of a session's options, which a request has not."""
+_PLACES: Final = ("query", "body")
+_OPENAI_NAMES: Final = {
+    "voice_id": "voice",
+    "voice_settings.speed": "speed",
+    "output_format": "response_format",
+    "text": "input",
+    "language_code": "language",
+}
 
 
 class RequestError(VoiceError):
@@ -75,9 +82,17 @@ def elevenlabs_refusal(error: VoiceError) -> JSONResponse:
 
 
 def _path(error: VoiceError) -> list[str]:
-    """Where in a request a field is; providers call the settings of a voice ``tts``."""
-    steps = (error.field or "").removeprefix("tts.").split(".")
-    return steps if steps[0] in {"query", "body"} else ["body", *filter(None, steps)]
+    """Where in a request a field is."""
+    steps = (error.field or "").split(".")
+    if steps[0] in _PLACES:
+        return steps
+    return ["body", *filter(None, steps[1:] if steps[0] in _OURS else steps)]
+
+
+def _parameter(error: VoiceError) -> str | None:
+    """What OpenAI calls the field."""
+    name = ".".join(_path(error)[1:])
+    return _OPENAI_NAMES.get(name, name) or None
 
 
 def elevenlabs_status(error: VoiceError) -> str:
@@ -99,7 +114,7 @@ def openai_refusal(error: VoiceError) -> JSONResponse:
     body = {
         "message": error.message,
         "type": "invalid_request_error" if status < 500 else "server_error",  # noqa: PLR2004  # HTTP's own border
-        "param": _OPENAI_NAMES.get(error.field or "", error.field),
+        "param": _parameter(error),
         "code": "invalid_api_key" if is_denied else error.code,
     }
     if isinstance(error, ClientError) or status == _UNPROCESSABLE:
