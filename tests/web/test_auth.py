@@ -84,6 +84,22 @@ def test_a_token_lets_in_once() -> None:
             gate.check(connection(query=query), "voice")
 
 
+def test_the_ranges_of_one_sound_are_one_use() -> None:
+    """A player asks for the beginning, and for more of the same address when its user seeks."""
+    gate = Gate(KEYS, TokenMint("secret", 60))
+    query = f"text=Hi&token={gate.mint.issue()}"
+    part = {"range": "bytes=0-1"}
+    for _ in range(3):
+        gate.check(connection(part, query, "GET"), "tts")
+    for others in (connection({}, query, "GET"), connection(part, f"{query}&text=Ho", "GET")):
+        with pytest.raises(AccessDenied):
+            gate.check(others, "tts")
+    whole_first = f"text=Hi&token={gate.mint.issue()}"
+    gate.check(connection({}, whole_first, "GET"), "tts")
+    with pytest.raises(AccessDenied):
+        gate.check(connection(part, whole_first, "GET"), "tts")
+
+
 def test_a_token_is_for_what_it_was_bought_for() -> None:
     """A refusal for another use does not spend it."""
     mint = TokenMint("secret", 60)

@@ -3,6 +3,7 @@
 A key comes in the header ``xi-api-key`` (as ElevenLabs' clients send it) or ``Authorization: Bearer`` (as
 OpenAI's do). A token is bought with a key at `POST /v1/tokens`, is good for one use, and comes in the query,
 as ``token`` or ``single_use_token``: a browser can put no header on a WebSocket or an ``<audio>`` element.
+Such an element asks for one sound in several ranges, which are one use.
 
 A token is signed, so that every worker process knows it by itself; that it has been used is remembered by
 the process that saw it.
@@ -46,33 +47,38 @@ class TokenMint:
         self._serializer = URLSafeSerializer(
             secret, salt="voice-fsm-token", signer_kwargs={"digest_method": hashlib.sha256}
         )
-        self._spent: dict[str, float] = {}
-        """Until when each used token would have held, the oldest use first."""
+        self._spent: dict[str, tuple[float, str]] = {}
+        """Until when each used token would have held, and for what it was used; the oldest use first."""
 
     def issue(self, use: str = ANY_USE) -> str:
         """Make a token for one ``use``."""
         token = self._serializer.dumps([secrets.token_urlsafe(12), use, round(self._clock_s() + self.ttl_s)])
         return token if isinstance(token, str) else token.decode("ascii")
 
-    def redeem(self, token: str, use: str) -> bool:
-        """Take a token; whether it was one for this use, in time, and not used here before."""
+    def redeem(self, token: str, use: str, parts_of: str = "") -> bool:
+        """Take a token; whether it was one for this use, in time, and not used here before.
+
+        ``parts_of`` names what is asked for in parts: any number of them, of the same, are one use.
+        """
         try:
             name, bought_for, expires_s = self._serializer.loads(token[:_LONGEST_TOKEN_CHARS])
         except BadData:
             return False
         now_s = self._clock_s()
-        if now_s >= expires_s or bought_for not in (use, ANY_USE) or name in self._spent:
+        if now_s >= expires_s or bought_for not in (use, ANY_USE):
             return False
+        if name in self._spent:
+            return bool(parts_of) and self._spent[name] == (expires_s, parts_of)
         self._forget_expired(now_s)
         if len(self._spent) >= _MOST_SPENT:
             return False  # rather none than one that may have been used
-        self._spent[name] = expires_s
+        self._spent[name] = expires_s, parts_of
         return True
 
     def _forget_expired(self, now_s: float) -> None:
         while self._spent:
-            oldest = next(iter(self._spent))
-            if self._spent[oldest] > now_s:
+            oldest, (expires_s, _) = next(iter(self._spent.items()))
+            if expires_s > now_s:
                 return
             del self._spent[oldest]
 
@@ -114,7 +120,7 @@ class Gate:
         token = next(filter(None, map(connection.query_params.get, _TOKEN_QUERIES)), None)
         if token is None or connection.scope.get("method") not in _TOKEN_METHODS:
             self.check_key(connection)
-        elif not self.mint.redeem(token, use):
+        elif not self.mint.redeem(token, use, _parts_of(connection)):
             raise AccessDenied("The token is unknown, used, expired, or for something else.")
 
     def holds(self, key: str) -> bool:
@@ -129,6 +135,14 @@ def _shown_key(connection: HTTPConnection) -> str | None:
         return key
     scheme, _, key = connection.headers.get("authorization", "").partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _parts_of(connection: HTTPConnection) -> str:
+    """Name the address that a range is asked of; blank, where all of it is."""
+    if "range" not in connection.headers:
+        return ""
+    address = f"{connection.scope['path']}?{connection.scope['query_string'].decode('latin-1')}"
+    return _digest(address).hex()
 
 
 def _digest(key: str) -> bytes:
