@@ -113,7 +113,7 @@ def test_a_sound_starts_and_stops_where_it_is() -> None:
     detector = SpeechDetector(VadRules(silence_ms=500), ScriptedJudges(), quick=quick)
     started, stopped = detector.hear(QUIET * 100 + LOUD * 50 + QUIET * 100)
     assert isinstance(started, Started)
-    assert 2060 <= started.at_ms <= 2100
+    assert 2030 <= started.at_ms <= 2070
     assert isinstance(stopped, Stopped)
     assert stopped.spoke_until_ms == pytest.approx(3000, abs=32)
     assert stopped.at_ms == pytest.approx(stopped.spoke_until_ms + 500, abs=32)

@@ -50,6 +50,6 @@ def test_speech_under_way_is_easier_to_believe() -> None:
     hysteresis = Hysteresis(RULES)
     assert hysteresis.threshold == pytest.approx(0.8)
     judge(hysteresis, "##")
-    assert hysteresis.threshold == pytest.approx(0.6)
+    assert hysteresis.threshold == pytest.approx(0.55)
     judge(hysteresis, "##....")
     assert hysteresis.threshold == pytest.approx(0.8)

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 
 import attrs
 import moonshine_voice
+import numpy as np
+import numpy.typing as npt
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -25,6 +27,7 @@ _POLL_MS: Final = 10
 _PATIENCE_MS: Final = 15_000
 
 Viewport = tuple[int, int]
+Levels = npt.NDArray[np.float64]
 DESKTOP: Final[Viewport] = (1440, 960)
 PHONE: Final[Viewport] = (390, 844)
 
@@ -58,6 +61,49 @@ def run_chromium(microphone: Path = SPEECH_WAV) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+_TAP: Final = """
+const { connect } = AudioNode.prototype;
+const sources = {};
+AudioNode.prototype.connect = function (target, ...rest) {
+  if (this instanceof MediaStreamAudioSourceNode) sources.microphone = this;
+  if (target === this.context.destination && this instanceof AnalyserNode) sources.output = this;
+  if (window.tap) connectTap();
+  return connect.call(this, target, ...rest);
+};
+function connectTap() {
+  for (const [name, source] of Object.entries(sources)) connect.call(source, window.tap[name].node);
+}
+window.startTap = () => {
+  const { context } = sources.output;
+  const always = new ConstantSourceNode(context, { offset: 0 });
+  const record = () => {
+    const levels = [];
+    const node = new AudioWorkletNode(context, "capture");
+    node.port.onmessage = ({ data }) => {
+      const size = data.length / 4;
+      for (let at = 0; at < data.length; at += size) {
+        levels.push(Math.sqrt(data.subarray(at, at + size).reduce((sum, x) => sum + x * x, 0) / size));
+      }
+    };
+    connect.call(connect.call(always, node), context.destination);
+    return { node, levels };
+  };
+  window.tap = { microphone: record(), output: record() };
+  always.start();
+  connectTap();
+};
+"""
+"""Two more of the page's recorders (blocks of 20 ms), at microphone and output; they start together."""
+
+
+@attrs.frozen(eq=False)
+class Heard:
+    """RMS of each 5 ms of what the page's microphone took in and of what the page played, by one clock."""
+
+    microphone: Levels
+    output: Levels
 
 
 @attrs.define
@@ -126,6 +172,15 @@ class Console:
         )
         return messages
 
+    def start_tap(self) -> None:
+        """Record from here on what `heard` tells; once for each page, when it is connected."""
+        self.page.evaluate("startTap()")
+
+    def heard(self) -> Heard:
+        """What has been recorded since `start_tap`."""
+        microphone, output = self.look("[tap.microphone.levels, tap.output.levels]")
+        return Heard(np.array(microphone), np.array(output))
+
     def loudest(self, duration_ms: int) -> float:
         """The greatest RMS of 20 ms of output, watched for a while."""
         rms: float = self.page.evaluate(
@@ -160,6 +215,7 @@ def open_console(
         viewport={"width": width, "height": height}, color_scheme=color_scheme, permissions=["microphone"]
     )
     context.set_default_timeout(_PATIENCE_MS)
+    context.add_init_script(_TAP)
     page = context.new_page()
     console = Console(page)
     page.on(

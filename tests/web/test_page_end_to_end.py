@@ -9,16 +9,22 @@ import subprocess
 import sys
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import moonshine_voice
+import numpy as np
 import pytest
 
+from tests.bench import sounds
+from tests.fakes.recordings import to_pcm
 from tests.web.chromium import Console, open_console, run_chromium
+from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, Samples
 
 RECORDING = Path(moonshine_voice.__file__).parent / "assets" / "clone-test.wav"
 AUDIBLE_RMS = 0.01
 SILENT_RMS = 0.001
+LEVEL_MS = 5
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +91,46 @@ def test_a_person_speaks_is_answered_aloud_and_interrupts(console: Console) -> N
     assert interrupted["reason"] == "speech"
     assert interrupted["heard_ms"] > 0
     assert console.look("voiceTest.violations") == []
+
+
+# --- barge-in, heard in the page --------------------------------------------------------------------
+
+
+@contextmanager
+def conversation(url: str, prompt: str, sound: Samples, directory: Path) -> Iterator[Console]:
+    """The page in the middle of a reply; half a second later its microphone hears ``sound``."""
+    path = directory / "microphone.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
+        file.writeframes(to_pcm(sounds.after_silence(sound, before_s=0.5, after_s=60)))
+    with run_chromium(path) as browser, open_console(browser, url) as console:
+        console.connect({"Barge-in": "vad"})
+        console.start_tap()
+        console.prompt(prompt)
+        console.wait_for("voiceTest.state === 'speaking'")
+        assert console.loudest(300) > AUDIBLE_RMS
+        console.press("Start microphone")
+        yield console
+
+
+def test_a_user_who_speaks_up_hears_silence_before_there_are_words(url: str, tmp_path: Path) -> None:
+    """The page fades out on the voice detector's word; words then stop the reply."""
+    said = next(each for each in sounds.human_utterances() if "to Heaven" in each.text)
+    with conversation(url, "Tell me a long story", said.samples, tmp_path) as console:
+        console.wait_for("voiceTest.events('assistant.done').length > 0")
+        types = console.types_received()
+        assert types.index("assistant.paused") < types.index("assistant.interrupted")
+        assert "assistant.resumed" not in types
+        heard = console.heard()
+    onset = np.argmax(heard.microphone > heard.microphone.max() / 10)
+    last = np.flatnonzero(heard.output > SILENT_RMS)[-1]
+    assert 0 < LEVEL_MS * (last - onset) < 1000  # 0.2 s on a machine with nothing else to do
+
+
+def test_a_cough_leaves_the_reply_to_be_heard_to_its_end(url: str, tmp_path: Path) -> None:
+    """At most it pauses it."""
+    with conversation(url, "Hello", sounds.cough(4), tmp_path) as console:
+        console.wait_for("voiceTest.events('assistant.done').length > 0")
+        (done,) = console.received("assistant.done")
+        assert done["outcome"] == "completed"
+        assert console.heard().microphone.max() > AUDIBLE_RMS, "the cough came before the end"

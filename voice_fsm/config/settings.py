@@ -343,12 +343,12 @@ class VAD:
 
     threshold: float = setting(
         "VAD_THRESHOLD",
-        0.85,
+        0.9,
         "Probability from which a sound counts as speech: higher for fewer coughs and doors.",
         rule=between(0.1, 0.95),
     )
     min_speech_ms: int = setting(
-        "VAD_MIN_SPEECH_MS", 60, "Speech that is a start, in ms.", rule=between(30, 2000)
+        "VAD_MIN_SPEECH_MS", 30, "Speech that is a start, in ms.", rule=between(30, 2000)
     )
     silence_ms: int = setting(
         "VAD_SILENCE_MS", 600, "Silence after which speech has stopped, in ms.", rule=between(100, 5000)

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 _WINDOW_MS: Final = 200.0
-_SLACK: Final = 0.2
+_SLACK: Final = 0.25
 """By how much a hop that follows speech may be less probable."""
 
 
@@ -17,10 +17,10 @@ _SLACK: Final = 0.2
 class VadRules:
     """What counts as speech in one session."""
 
-    threshold: float = 0.85
+    threshold: float = 0.9
     """Probability from which a hop of sound counts as speech."""
-    min_speech_ms: float = 60.0
-    """Speech within twice this time, or 0.2 s, that is a start and not a click."""
+    min_speech_ms: float = 30.0
+    """Speech within twice this time, or 0.2 s, that is a start. One hop is enough: it only pauses a reply."""
     silence_ms: float = 600.0
     """Silence after which speech has stopped; a shorter one is a pause."""
 
