@@ -181,9 +181,14 @@ class Client(RecordingDoor):
 
     async def until(self, kind: type[T], count: int = 1, *, where: Callable[[T], bool] = lambda _: True) -> T:
         """Wait until it was told so many of this kind; gives the last of them."""
-        while len(found := [item for item in self.all(kind) if where(item)]) < count:
+        found: list[T] = []
+        looked_at = 0
+        while True:
+            new, looked_at = self.items[looked_at:], len(self.items)
+            found += [item for _, item in new if isinstance(item, kind) and where(item)]
+            if len(found) >= count:
+                return found[count - 1]
             await self._told.wait()
-        return found[count - 1]
 
     async def ask(self, session: VoiceSession) -> TurnEnded:
         """Type a question, and wait for its turn to be over."""
