@@ -25,7 +25,7 @@ from voice_fsm.stt.media import decode_recording
 from voice_fsm.stt.moonshine import Moonshine
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider, VoiceInfo
 from voice_fsm.tts.engine import EngineError
-from voice_fsm.tts.espeak import parts
+from voice_fsm.tts.espeak import Espeak, parts
 from voice_fsm.tts.local import LocalTts, cut, open_local_tts, speakable
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -530,6 +530,12 @@ async def test_two_providers_share_the_one_library() -> None:
                 nursery.start_soon(one, index % 2)
     for which, duration in durations:
         assert duration == pytest.approx(alone[which], rel=0.03)
+
+
+def test_the_library_is_initialised_once() -> None:
+    """A second time would free what the voice in use points to: noise, or a crash some replies later."""
+    first, second = Espeak.load(), Espeak.load()
+    assert first._library is second._library
 
 
 async def test_many_replies_leave_no_threads_behind() -> None:

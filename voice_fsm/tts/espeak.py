@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -70,15 +71,10 @@ class Espeak:
 
     speeds = (_SPEEDS[0], _SPEEDS[-1])
 
-    def __init__(self, library: ctypes.CDLL, data_path: Path) -> None:
-        self._library = _declare(library)
+    def __init__(self, library_path: str, data_path: Path) -> None:
         with _LIBRARY:
-            self.sample_rate_hz: int = library.espeak_Initialize(
-                _SYNCHRONOUS, 0, os.fsencode(data_path), _DONT_EXIT
-            )
-            if self.sample_rate_hz <= 0:
-                raise EngineError("espeak: no data")
-            self._voices = _list_voices(library)
+            self._library, self.sample_rate_hz = _initialize(library_path, data_path)
+            self._voices = _list_voices(self._library)
         self._variants = {file.name.lower(): file.name for file in (data_path / "voices" / "!v").iterdir()}
 
     @classmethod
@@ -97,8 +93,7 @@ class Espeak:
                 "Speech synthesis on this server is not installed: install voice-fsm[local].",
             ) from error
         try:
-            library = ctypes.CDLL(espeakng_loader.get_library_path())
-            return cls(library, Path(espeakng_loader.get_data_path()))
+            return cls(espeakng_loader.get_library_path(), Path(espeakng_loader.get_data_path()))
         except (OSError, RuntimeError, EngineError) as error:
             raise ProviderError(
                 Upstream.TTS, ProviderFault.UNAVAILABLE, "Speech synthesis on this server cannot be loaded."
@@ -153,6 +148,24 @@ class Espeak:
 def parts(text: str) -> Iterator[str]:
     """Cut ``text`` where its punctuation or its spaces allow, so that no part is said for long."""
     return filter(None, map(str.strip, _PART.findall(text)))
+
+
+@cache
+def _initialize(library_path: str, data_path: Path) -> tuple[ctypes.CDLL, int]:
+    """Load the library, once in a process; gives its sample rate too.
+
+    A second `espeak_Initialize` frees the phoneme tables that the voice in use still points to: noise, or a
+    crash.
+
+    Raises:
+        OSError: there is no library.
+        EngineError: it has no data.
+    """
+    library = _declare(ctypes.CDLL(library_path))
+    sample_rate_hz: int = library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data_path), _DONT_EXIT)
+    if sample_rate_hz <= 0:
+        raise EngineError("espeak: no data")
+    return library, sample_rate_hz
 
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
