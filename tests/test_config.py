@@ -76,6 +76,7 @@ DEFAULTS = {
     "ELEVENLABS_VOICE_STABILITY": "0.9",
     "ELEVENLABS_VOICE_SIMILARITY": "0.9",
     "ELEVENLABS_STT_MODEL_ID": "scribe_v2_realtime",
+    "ELEVENLABS_STT_BATCH_MODEL_ID": "scribe_v2",
     "OPENAI_API_KEY": "unset",
     "OPENAI_BASE_URL": "https://api.openai.com/v1",
     "OPENAI_TTS_MODEL": "gpt-4o-mini-tts",

@@ -287,7 +287,7 @@ class FakeSession:
                 "message_type": "committed_transcript_with_timestamps",
                 "text": text,
                 "language_code": _first(self.handshake.query, "language_code", "en"),
-                "words": _words(text, start_s) if self._flag("include_timestamps") else None,
+                "words": timed_words(text, start_s) if self._flag("include_timestamps") else None,
             }
             await self.answer(timed, delay_s=service.timestamps_delay_s)
         if service.echo:
@@ -344,7 +344,7 @@ def _first(query: Mapping[str, list[str]], name: str, default: str) -> str:
     return query.get(name, [default])[0]
 
 
-def _words(text: str, start_s: float) -> list[dict[str, Any]]:
+def timed_words(text: str, start_s: float) -> list[dict[str, Any]]:
     """Time words evenly from the start of their segment, as the service lists them: spaces between."""
     listed: list[dict[str, Any]] = []
     for i, word in enumerate(text.split()):

@@ -10,7 +10,15 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.chat.base import ChatRequest
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
-from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
+from voice_fsm.runtime.guards import (
+    FallbackStt,
+    FallbackTts,
+    GuardedChat,
+    GuardedStt,
+    GuardedTts,
+    with_fallback,
+)
+from voice_fsm.stt.recording import RecordedSpeech, Transcription
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider
 from voice_fsm.upstream.breaker import FAILURES, PAUSE_S, Breaker
 
@@ -199,3 +207,27 @@ async def test_a_voice_that_lacks_the_format_does_not_step_in() -> None:
     with pytest.raises(ProviderError, match="Broken"):
         async with tts.speak(Pieces("Hello."), mp3) as speech:
             _ = [item async for item in speech]
+
+
+async def test_a_recording_that_the_first_does_not_transcribe_goes_to_the_second() -> None:
+    """What the client has done wrong does not: the second would say the same."""
+    recorded = RecordedSpeech(pcm=b"")
+    failures: list[Exception] = []
+    asked: list[RecordedSpeech] = []
+
+    async def first(_: RecordedSpeech) -> Transcription:
+        await trio.lowlevel.checkpoint()
+        raise failures[-1]
+
+    async def second(recorded: RecordedSpeech) -> Transcription:
+        await trio.lowlevel.checkpoint()
+        asked.append(recorded)
+        return Transcription(text="Hello.", words=(), segments=(), duration_s=0.0)
+
+    transcribe = with_fallback(first, second)
+    failures.append(ProviderError(Upstream.STT, ProviderFault.OVERLOADED, "Full."))
+    assert (await transcribe(recorded)).text == "Hello."
+    failures.append(ClientError(ClientFault.INVALID_FIELD, "No."))
+    with pytest.raises(ClientError):
+        await transcribe(recorded)
+    assert asked == [recorded]

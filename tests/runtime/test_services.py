@@ -5,19 +5,25 @@ import trio
 
 from tests.fakes.cartesia import FakeCartesia, serve_cartesia
 from tests.fakes.deepgram_tts import FakeDeepgramTts, serve_deepgram_tts
+from tests.fakes.elevenlabs_batch import FakeElevenLabsBatch
 from tests.fakes.elevenlabs_tts import CHAR_MS
+from tests.fakes.http_server import serve_http
 from tests.fakes.openai_tts import FakeOpenAiTts, serve_openai_tts
 from tests.fakes.scripted import ScriptedTts
 from voice_fsm.config import Settings, load_settings
 from voice_fsm.runtime.services import (
     TtsName,
     default_options,
+    make_transcribe,
+    open_recogniser,
     open_services,
     open_speech_service,
     voice_identity,
 )
 from voice_fsm.speech.service import SpeechRequest
+from voice_fsm.stt.recording import RecordedSpeech
 from voice_fsm.tts.base import SpeechAudio
+from voice_fsm.upstream.http import open_client
 
 KEYS = dict.fromkeys(("ELEVENLABS_API_KEY", "OPENAI_API_KEY", "DG_API_KEY", "CARTESIA_API_KEY"), "secret-key")
 
@@ -135,3 +141,22 @@ async def test_a_voice_steps_in_for_another() -> None:
         )
         assert await speak_once(settings)
     assert fake.spoken == ["Hello. "]
+
+
+async def test_elevenlabs_transcribes_recordings_as_the_settings_say() -> None:
+    """By its service for them, with the operator's account and model; nothing of its realtime service."""
+    fake = FakeElevenLabsBatch("Good morning.")
+    async with serve_http(fake) as server, open_client(trust_env=False) as client:
+        settings = load_settings(
+            {
+                "STT_PROVIDER": "elevenlabs",
+                "ELEVENLABS_API_KEY": "the-key",
+                "ELEVENLABS_BASE_URL": server.url,
+                "ELEVENLABS_STT_BATCH_MODEL_ID": "scribe_v1",
+            }
+        )
+        async with open_recogniser(settings) as stt:
+            transcribe = make_transcribe(settings, stt, client)
+            heard = await transcribe(RecordedSpeech(pcm=bytes(32000)))
+    assert heard.text == "Good morning."
+    assert [form["model_id"] for form in fake.forms] == [b"scribe_v1"]

@@ -16,6 +16,7 @@ from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, Transcrip
 from voice_fsm.stt.recording import (
     LONGEST_SEGMENT_S,
     SHORTEST_SEGMENT_S,
+    RecordedSpeech,
     Segment,
     quiet_cuts,
     transcribe,
@@ -105,7 +106,7 @@ def test_segments_of_unbroken_sound_keep_their_bounds() -> None:
 async def test_all_of_a_recording_is_heard_segment_by_segment() -> None:
     """Each is committed once; a little silence follows the last."""
     stt, pcm = CountingStt(), noise(60)
-    result = await transcribe(stt, pcm, language_code="en")
+    result = await transcribe(stt, RecordedSpeech(pcm=pcm, language_code="en"))
     heard_bytes = stt.links[0].heard_bytes
     assert len(pcm) < heard_bytes < len(pcm) + BYTES_PER_S
     assert stt.options == SttOptions(commit_strategy="manual", language_code="en", include_timestamps=True)
@@ -120,4 +121,4 @@ async def test_a_recogniser_that_fails_is_told() -> None:
     """In a group, since it listens while it speaks."""
     failure = ProviderError(Upstream.STT, ProviderFault.LOST, "Gone.")
     with pytest.RaisesGroup(pytest.RaisesExc(ProviderError, match="Gone")):
-        await transcribe(CountingStt(failure), noise(1))
+        await transcribe(CountingStt(failure), RecordedSpeech(pcm=noise(1)))

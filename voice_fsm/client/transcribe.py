@@ -7,9 +7,10 @@ import trio
 
 from voice_fsm.config import Settings
 from voice_fsm.fsm.events import Word
-from voice_fsm.runtime.services import open_recogniser
+from voice_fsm.runtime.services import make_transcribe, open_recogniser
 from voice_fsm.stt.media import decode_recording
-from voice_fsm.stt.recording import RECORDING_FORMAT, transcribe
+from voice_fsm.stt.recording import RECORDING_FORMAT, RecordedSpeech
+from voice_fsm.upstream.http import open_client
 
 LONGEST_S: Final = 86_400.0
 
@@ -35,8 +36,9 @@ async def transcribe_file(settings: Settings, file: bytes, *, language: str | No
         ExceptionGroup: with a ProviderError: it failed.
     """
     pcm = await trio.to_thread.run_sync(decode_recording, file, RECORDING_FORMAT.sample_rate_hz, LONGEST_S)
-    async with open_recogniser(settings) as stt:
-        heard = await transcribe(stt, pcm, language_code=language)
+    async with open_recogniser(settings) as stt, open_client() as client:
+        transcribe = make_transcribe(settings, stt, client)
+        heard = await transcribe(RecordedSpeech(pcm=pcm, language_code=language))
     return TranscribeResult(
         text=heard.text,
         language=heard.language_code,

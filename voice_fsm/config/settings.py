@@ -381,6 +381,9 @@ class ElevenLabs:
         "ELEVENLABS_VOICE_SIMILARITY", 0.9, "How close to its original the voice is.", rule=between(0, 1)
     )
     stt_model_id: str = setting("ELEVENLABS_STT_MODEL_ID", "scribe_v2_realtime", "Model that listens.")
+    stt_batch_model_id: str = setting(
+        "ELEVENLABS_STT_BATCH_MODEL_ID", "scribe_v2", "Model that transcribes recordings."
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ from voice_fsm.chat.base import ChatProvider, ChatRequest, ReplyPart
 from voice_fsm.errors import ClientError, ProviderError, Upstream
 from voice_fsm.fsm.options import BackendOptions, SttOptions, TtsOptions
 from voice_fsm.stt.base import SttLink, SttProvider
+from voice_fsm.stt.recording import RecordedSpeech, Transcribe, Transcription
 from voice_fsm.tts.base import Speech, SpeechAudio, StandIn, TtsProvider
 from voice_fsm.upstream.breaker import Breaker
 
@@ -105,6 +106,19 @@ class FallbackStt:
         log.warning("stt_fallback", code=error.code if error else "stt_timeout", to=self._second.name)
         async with self._second.connect(attrs.evolve(options, model_id=None)) as link:
             yield link
+
+
+def with_fallback(first: Transcribe, second: Transcribe) -> Transcribe:
+    """Have recordings transcribed by the second where the first fails."""
+
+    async def transcribe(recorded: RecordedSpeech) -> Transcription:
+        try:
+            return await first(recorded)
+        except ProviderError as error:
+            log.warning("transcription_fallback", code=error.code, status=error.status)
+        return await second(recorded)
+
+    return transcribe
 
 
 class FallbackTts:

@@ -6,6 +6,7 @@ A new provider is registered here: one line in the function of its kind.
 import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,7 +25,14 @@ from voice_fsm.errors import Upstream
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.metrics import Metrics
-from voice_fsm.runtime.guards import FallbackStt, FallbackTts, GuardedChat, GuardedStt, GuardedTts
+from voice_fsm.runtime.guards import (
+    FallbackStt,
+    FallbackTts,
+    GuardedChat,
+    GuardedStt,
+    GuardedTts,
+    with_fallback,
+)
 from voice_fsm.runtime.recorder import Recorder, open_recorder
 from voice_fsm.runtime.recorder_files import RecorderConfig
 from voice_fsm.runtime.session import Services
@@ -34,7 +42,9 @@ from voice_fsm.speech.disk import DiskStore
 from voice_fsm.speech.service import SpeechConfig, SpeechService, open_speech
 from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
+from voice_fsm.stt.elevenlabs_batch import ElevenLabsBatch
 from voice_fsm.stt.local import open_local_stt
+from voice_fsm.stt.recording import Transcribe, transcribe
 from voice_fsm.tts.base import TtsProvider
 from voice_fsm.tts.cartesia import CartesiaTtsConfig, open_cartesia_tts
 from voice_fsm.tts.deepgram import DeepgramTtsConfig, open_deepgram_tts
@@ -237,6 +247,24 @@ async def open_recogniser(
             second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
             stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
         yield stt
+
+
+def make_transcribe(settings: config.Settings, stt: SttProvider, client: httpx.AsyncClient) -> Transcribe:
+    """Choose who transcribes whole recordings: ElevenLabs has a service for them, others hear them out."""
+    by_link = partial(transcribe, stt)
+    if settings.providers.stt != "elevenlabs":
+        return by_link
+    chosen = settings.elevenlabs
+    batch = ElevenLabsBatch(
+        client=client,
+        api_key=chosen.api_key or "",
+        base_url=chosen.base_url,
+        model_id=chosen.stt_batch_model_id,
+        connect_s=settings.deadlines.stt_connect_s,
+    )
+    if settings.providers.stt_fallback is None:
+        return batch.transcribe
+    return with_fallback(batch.transcribe, by_link)
 
 
 async def _open_stt(name: SttName, settings: config.Settings, stack: AsyncExitStack) -> SttProvider:

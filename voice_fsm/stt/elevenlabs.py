@@ -25,6 +25,7 @@ from voice_fsm.stt.elevenlabs_protocol import (
     CommitLedger,
     Interpreter,
     Timeline,
+    bare_language,
     decode_message,
     encode_chunk,
     message_type,
@@ -319,7 +320,7 @@ def _session_url(config: ElevenLabsSttConfig, options: SttOptions) -> str:
     if options.commit_strategy == "vad":
         query += _vad_parameters(options)
     if options.language_code:
-        query.append(("language_code", _bare_language(options.language_code)))
+        query.append(("language_code", bare_language(options.language_code)))
     query += [("keyterms", term) for term in config.keyterms]
     if config.no_verbatim:
         query.append(("no_verbatim", _boolean(value=True)))
@@ -340,11 +341,6 @@ def _vad_parameters(options: SttOptions) -> list[tuple[str, str]]:
             )
         parameters.append((name, str(value)))
     return parameters
-
-
-def _bare_language(code: str) -> str:
-    """Strip the region of a language tag, which the service refuses: ``pt-BR`` is ``pt``."""
-    return code.replace("_", "-").partition("-")[0].lower()
 
 
 def _boolean(value: bool) -> str:

@@ -65,6 +65,11 @@ def silence(audio_format: AudioFormat, size_bytes: int) -> bytes:
     return (_ULAW_SILENCE if audio_format.codec == "ulaw" else b"\0") * size_bytes
 
 
+def bare_language(code: str) -> str:
+    """Strip the region of a language tag, which the service refuses: ``pt-BR`` is ``pt``."""
+    return code.replace("_", "-").partition("-")[0].lower()
+
+
 def decode_message(frame: str | bytes) -> Mapping[str, Any]:
     """Read one frame of the service.
 

@@ -4,7 +4,7 @@ A recording is cut where it is quietest into segments short enough that no recog
 so that each commit of ours has exactly one answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import attrs
@@ -26,6 +26,18 @@ _WINDOW_S: Final = 0.1
 _PIECE_MS: Final = 500
 _TAIL_S: Final = 0.4
 """Silence after the last word: ElevenLabs commits nothing shorter than 0.3 s."""
+
+
+@attrs.frozen(kw_only=True)
+class RecordedSpeech:
+    """A recording to be understood."""
+
+    pcm: bytes
+    """In `RECORDING_FORMAT`."""
+    language_code: str | None = None
+    """``None``: whoever listens finds out."""
+    model_id: str | None = None
+    """What its client would like to have listening."""
 
 
 @attrs.frozen
@@ -52,10 +64,17 @@ class Transcription:
     """The recogniser has no times of words, and has spread them over the speech it heard."""
 
 
-async def transcribe(
-    provider: SttProvider, pcm: bytes, *, language_code: str | None = None, model_id: str | None = None
-) -> Transcription:
-    """Transcribe a recording, PCM in `RECORDING_FORMAT`, as fast as the recogniser takes it.
+Transcribe = Callable[[RecordedSpeech], Awaitable[Transcription]]
+"""Has a recording transcribed.
+
+Raises:
+    ClientError: whoever listens does not know the language.
+    ProviderError: it failed; also in an ExceptionGroup.
+"""
+
+
+async def transcribe(provider: SttProvider, recorded: RecordedSpeech) -> Transcription:
+    """Transcribe a recording over a link, as fast as the recogniser takes it.
 
     Raises:
         ProviderError: there is no link to be had.
@@ -65,10 +84,10 @@ async def transcribe(
     options = SttOptions(
         audio_format=RECORDING_FORMAT,
         commit_strategy="manual",
-        language_code=language_code,
-        model_id=model_id,
+        language_code=recorded.language_code,
         include_timestamps=True,
     )
+    pcm = recorded.pcm
     segments, words = list[Segment](), list[Word]()
     silence = bytes(RECORDING_FORMAT.size_bytes(_TAIL_S * 1000))
     async with provider.connect(options) as link:

@@ -19,7 +19,7 @@ from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import VoiceSettings
 from voice_fsm.tts.base import Alignment
 from voice_fsm.tts.reply import Frame
-from voice_fsm.upstream.faults import RefusedError, provider_error
+from voice_fsm.upstream.faults import RefusedError, header_key, provider_error
 from voice_fsm.upstream.websocket import closed_error, derive_ws_url
 from voice_fsm.wire.upstream_json import read_upstream_json
 
@@ -85,11 +85,9 @@ def credentials(api_key: str) -> dict[str, str]:
     """Give the header of a key.
 
     Raises:
-        ProviderError: AUTH_FAILED: the key cannot stand in a header (and would be quoted in an error).
+        ProviderError: see `header_key`.
     """
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise provider_error(Upstream.TTS, ProviderFault.AUTH_FAILED)
-    return {"xi-api-key": api_key}
+    return {"xi-api-key": header_key(Upstream.TTS, api_key)}
 
 
 def stream_url(base_url: str, voice: Voice) -> str:

@@ -177,14 +177,21 @@ def bearer(upstream: Upstream, api_key: str) -> dict[str, str]:
     """Give the ``Authorization`` header of a key, or no header for a blank one.
 
     Raises:
-        ProviderError: AUTH_FAILED: the key cannot stand in a header (httpx would quote it in its error).
+        ProviderError: see `header_key`.
     """
     key = api_key.strip()
-    if not key:
-        return {}
-    if not (key.isascii() and key.isprintable()):
+    return {"Authorization": f"Bearer {header_key(upstream, key)}"} if key else {}
+
+
+def header_key(upstream: Upstream, api_key: str) -> str:
+    """Give a key that can stand in a header.
+
+    Raises:
+        ProviderError: AUTH_FAILED: it cannot (httpx would quote it in its error).
+    """
+    if not (api_key.isascii() and api_key.isprintable()):
         raise provider_error(upstream, ProviderFault.AUTH_FAILED)
-    return {"Authorization": f"Bearer {key}"}
+    return api_key
 
 
 def codes_in(body: bytes) -> frozenset[str]:

@@ -19,7 +19,7 @@ from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.metrics import METRICS_TYPE, Metrics
 from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.conversations import open_conversations
-from voice_fsm.runtime.services import open_services, open_speech_service
+from voice_fsm.runtime.services import make_transcribe, open_services, open_speech_service
 from voice_fsm.runtime.session import Services
 from voice_fsm.speech.service import SpeechService
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
@@ -59,6 +59,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             open_speech_service(settings, services.tts, services.metrics) as speech,
             open_agents(settings, services) as agents,
             open_conversations(settings.agents) as keeper,
+            open_client() as client,
             background_nursery() as measuring,
         ):
             lateness = Lateness(settings.limits.max_lateness_ms / 1000 or None)
@@ -86,13 +87,12 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             app.state.speech_engine = SpeechEngineEndpoint(
                 services.chat, _speech_engine_policy(settings), seats, draining
             )
-            api = make_speech_api(settings, services, speech, gate)
+            api = make_speech_api(settings, services, speech, gate, client)
             app.state.speech_api = api
             sockets = (api, seats, make_socket_policy(settings), draining)
             app.state.scribe, app.state.stream_input = ScribeEndpoint(*sockets), StreamInputEndpoint(*sockets)
-            async with open_client() as client:
-                app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
-                yield
+            app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
+            yield
 
     async def speech_socket(websocket: WebSocket) -> None:
         endpoint: SpeechSocketEndpoint = websocket.app.state.speech_socket
@@ -159,7 +159,9 @@ def make_agent_access(access: Access, gate: Gate) -> AgentAccess:
     return AgentAccess(gate, TokenMint(access.token_secret or token_hex(), SIGNED_URL_S))
 
 
-def make_speech_api(settings: Settings, services: Services, speech: SpeechService, gate: Gate) -> SpeechApi:
+def make_speech_api(
+    settings: Settings, services: Services, speech: SpeechService, gate: Gate, client: httpx.AsyncClient
+) -> SpeechApi:
     """What the endpoints of speech share, by the settings."""
     uploads = settings.uploads
     limits = TranscriptLimits(
@@ -172,7 +174,7 @@ def make_speech_api(settings: Settings, services: Services, speech: SpeechServic
         stt=services.stt,
         tts=services.tts,
         speech=speech,
-        transcripts=Transcripts(services.stt, limits),
+        transcripts=Transcripts(make_transcribe(settings, services.stt, client), limits),
     )
 
 

@@ -17,6 +17,7 @@ from tests.fakes.scripted import ScriptedStt
 from voice_fsm.errors import ClientError, ClientFault, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.speech.service import SpeechConfig, open_speech
+from voice_fsm.stt.recording import transcribe
 from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, VoiceInfo
 from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import open_websocket
@@ -140,7 +141,7 @@ async def speech_server(
             stt=stt,
             tts=tts,
             speech=speech,
-            transcripts=Transcripts(stt, limits or TranscriptLimits()),
+            transcripts=Transcripts(partial(transcribe, stt), limits or TranscriptLimits()),
         )
         places = Seats(seats)
         app.state.speech_api = api

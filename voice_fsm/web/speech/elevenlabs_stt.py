@@ -35,6 +35,7 @@ async def transcribe(api: SpeechApi, request: Request) -> Response:
             await read_upload(form),
             raw=form.get("file_format") == RAW_PCM,
             language_code=text_field(form, "language_code"),
+            model_id=text_field(form, "model_id"),
         )
         timestamps = text_field(form, "timestamps_granularity") != "none"
     finally:

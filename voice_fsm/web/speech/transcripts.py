@@ -6,9 +6,8 @@ import attrs
 import trio
 
 from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
-from voice_fsm.stt.base import SttProvider
 from voice_fsm.stt.media import decode_recording
-from voice_fsm.stt.recording import RECORDING_FORMAT, Transcription, transcribe
+from voice_fsm.stt.recording import RECORDING_FORMAT, RecordedSpeech, Transcribe, Transcription
 from voice_fsm.web.speech.counter import Counter
 
 _SLACK_S = 30.0
@@ -26,9 +25,9 @@ class TranscriptLimits:
 class Transcripts:
     """Shared by all who upload recordings."""
 
-    def __init__(self, stt: SttProvider, limits: TranscriptLimits) -> None:
+    def __init__(self, transcribe: Transcribe, limits: TranscriptLimits) -> None:
         self.limits = limits
-        self._stt = stt
+        self._transcribe = transcribe
         self._room = Counter(limits.concurrency)
         self._decoding = trio.CapacityLimiter(1)
 
@@ -37,7 +36,7 @@ class Transcripts:
     ) -> Transcription:
         """Transcribe a recording; ``raw``: it is PCM of 16 kHz without a header.
 
-        ``model_id`` is ElevenLabs' name of a model; other recognisers have one.
+        ``model_id`` is ElevenLabs' name of a model; others than its own have one.
 
         Raises:
             ClientError: the file is no recording, or too long; the recogniser does not know the language.
@@ -47,12 +46,8 @@ class Transcripts:
         with self._room.one():
             pcm = self._whole_samples(file) if raw else await self._decode(file)
             with trio.move_on_after(self.limits.max_recording_s + _SLACK_S):
-                return await transcribe(
-                    self._stt,
-                    pcm,
-                    language_code=language_code,
-                    model_id=model_id if self._stt.name == "elevenlabs" else None,
-                )
+                recorded = RecordedSpeech(pcm=pcm, language_code=language_code, model_id=model_id)
+                return await self._transcribe(recorded)
             raise ProviderError(
                 Upstream.STT, ProviderFault.TIMEOUT, "The recording was not understood in time."
             )
