@@ -5,15 +5,19 @@ PCM everywhere is signed 16-bit little-endian mono. Format names are ElevenLabs'
 """
 
 import re
+import struct
 from typing import Final, Literal, Self
 
 import attrs
+
+WAV_HEADER_BYTES: Final = 44
 
 Codec = Literal["pcm", "ulaw", "alaw", "mp3", "opus"]
 
 PCM_RATES_HZ: Final = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 _BYTES_PER_SAMPLE: Final = {"pcm": 2, "ulaw": 1, "alaw": 1}
+_UNKNOWN_BYTES: Final = 0xFFFFFFFF
 _CONTENT_TYPES: Final = {
     "pcm": "application/octet-stream",
     "ulaw": "audio/basic",
@@ -80,3 +84,13 @@ class AudioFormat:
         samples = duration_ms * self.bytes_per_second / (1000 * self.bytes_per_sample)
         # The margin undoes rounding: what `duration_ms` makes of a size gives that size back.
         return int(samples + 1e-6) * self.bytes_per_sample
+
+
+def wav_header(audio_format: AudioFormat, pcm_bytes: int | None, channels: int = 1) -> bytes:
+    """The header of 16-bit PCM; ``None`` for a length that is not known yet, as streams have it."""
+    size = _UNKNOWN_BYTES if pcm_bytes is None else pcm_bytes
+    rate, block = audio_format.sample_rate_hz, channels * audio_format.bytes_per_sample
+    whole = min(size + WAV_HEADER_BYTES - 8, _UNKNOWN_BYTES)
+    bits = 8 * audio_format.bytes_per_sample
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * block, block, bits)
+    return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)

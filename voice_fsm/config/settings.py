@@ -653,7 +653,7 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class Recording:
-    """The flight recorder: every event and effect of each session, for `voice-fsm replay`."""
+    """The flight recorder: every event and effect of each session, for `voice-fsm replay`, and its sound."""
 
     directory: str | None = setting(
         "RECORD_DIR", None, "Directory to write a file for each session to. Unset: nothing is recorded."
@@ -661,8 +661,22 @@ class Recording:
     text: bool = setting(
         "RECORD_TEXT", True, "Whether the words that were said are recorded, or placeholders of their length."
     )
+    audio: bool = setting(
+        "RECORD_AUDIO",
+        False,
+        "Whether what was heard of each session is recorded as well, in `RECORD_DIR`: 3.8 MB a minute.",
+    )
+    audio_max_s: float = setting(
+        "RECORD_AUDIO_MAX_S",
+        3600.0,
+        "Where the sound of a session's recording ends, in seconds.",
+        rule=between(1, 60_000),
+    )
     max_file_bytes: int = setting(
-        "RECORD_MAX_FILE_BYTES", 10_000_000, "Where a session's recording ends.", rule=at_least(10_000)
+        "RECORD_MAX_FILE_BYTES",
+        10_000_000,
+        "Where the steps of a session's recording end.",
+        rule=at_least(10_000),
     )
     max_total_bytes: int = setting(
         "RECORD_MAX_TOTAL_BYTES",
@@ -704,6 +718,8 @@ class Settings:
     def __attrs_post_init__(self) -> None:
         _check_speech_providers(self)
         _check_chat_provider(self)
+        if self.recording.audio:
+            _need("RECORD_DIR", self.recording.directory, "RECORD_AUDIO=true")
 
     def masked(self) -> dict[str, str]:
         """Every variable and its value as text, with "set" or "unset" in the place of a secret."""

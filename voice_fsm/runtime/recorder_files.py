@@ -15,7 +15,7 @@ from voice_fsm.recording.lines import TextKept
 
 _ID_CHARS: Final = 64
 """How much of a session's id is in the name of its file."""
-_OURS: Final = re.compile(r"\d{8}T\d{6}Z_[A-Za-z0-9-]+_[0-9a-f]{6}\.jsonl")
+_OURS: Final = re.compile(r"\d{8}T\d{6}Z_[A-Za-z0-9-]+_[0-9a-f]{6}\.(jsonl|wav(\.part)?)")
 """Names such as `create_file` gives; no other file is ever removed."""
 _DAY_S: Final = 86_400
 
@@ -45,14 +45,19 @@ def make_directory(directory: Path) -> None:
     probe.unlink()
 
 
-def create_file(directory: Path, started: datetime, session_id: str | None) -> Path:
+def label(session_id: str) -> str:
+    """As much of a session's id as can be in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", session_id)[:_ID_CHARS]
+
+
+def create_file(directory: Path, started: datetime, session_id: str | None, suffix: str = ".jsonl") -> Path:
     """Make an empty file, for this user alone, with a name of time, session and chance.
 
     Raises:
         OSError: it cannot be made.
     """
-    label = re.sub(r"[^A-Za-z0-9-]", "-", session_id or "unconfigured")[:_ID_CHARS]
-    path = directory / f"{started:%Y%m%dT%H%M%SZ}_{label}_{secrets.token_hex(3)}.jsonl"
+    name = f"{started:%Y%m%dT%H%M%SZ}_{label(session_id or 'unconfigured')}_{secrets.token_hex(3)}{suffix}"
+    path = directory / name
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     return path
 

@@ -36,6 +36,7 @@ from voice_fsm.runtime.guards import (
 from voice_fsm.runtime.recorder import Recorder, open_recorder
 from voice_fsm.runtime.recorder_files import RecorderConfig
 from voice_fsm.runtime.session import Services
+from voice_fsm.runtime.sound_recorder import SoundConfig, SoundRecorder, open_sound_recorder
 from voice_fsm.runtime.turn import SlowReply
 from voice_fsm.speech.cache import SpeechCache
 from voice_fsm.speech.disk import DiskStore
@@ -97,6 +98,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
                 else None
             ),
             recorder=await _open_recorder(settings, stack),
+            sound_recorder=await _open_sound_recorder(settings, stack),
             metrics=metrics,
             draining=draining,
         )
@@ -229,6 +231,14 @@ async def _open_recorder(settings: config.Settings, stack: AsyncExitStack) -> Re
             )
         )
     )
+
+
+async def _open_sound_recorder(settings: config.Settings, stack: AsyncExitStack) -> SoundRecorder | None:
+    chosen = settings.recording
+    if chosen.directory is None or not chosen.audio:
+        return None
+    sound = SoundConfig(directory=Path(chosen.directory), max_s=chosen.audio_max_s)
+    return await stack.enter_async_context(open_sound_recorder(sound))
 
 
 @asynccontextmanager

@@ -49,6 +49,7 @@ from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
 from voice_fsm.runtime.recorder import Recorder, open_session
+from voice_fsm.runtime.sound_recorder import SoundRecorder, SoundTape
 from voice_fsm.runtime.speculation import Speculation
 from voice_fsm.runtime.turn import SlowReply, TurnTask, chat_request
 from voice_fsm.runtime.voice_activity import VoiceActivity, for_recogniser
@@ -80,6 +81,8 @@ class Services:
     slow_reply: SlowReply | None = None
     recorder: Recorder | None = None
     """Notes what each session's core was told and asked for."""
+    sound_recorder: SoundRecorder | None = None
+    """Keeps what each session sounded like."""
     metrics: Metrics = attrs.field(factory=Metrics)
     draining: trio.Event = attrs.field(factory=trio.Event)
     """Set when the server is about to stop."""
@@ -105,6 +108,9 @@ class VoiceSession:
         self._services = services
         self._door = door
         self._core = open_session(services.limits, services.recorder)
+        self._sound: SoundTape | None = None
+        if services.sound_recorder is not None:
+            self._sound = services.sound_recorder.tape(trio.current_time())
         self._outgoing = Outgoing(lambda: self._core.voice_due_s)
         self._hearing = Hearing(
             services.stt,
@@ -150,6 +156,8 @@ class VoiceSession:
                 await self._run_tasks()
             finally:
                 self._services.chat.forget(self._core.session_id)
+                if self._sound is not None:
+                    self._sound.close(trio.current_time())
 
     async def _run_tasks(self) -> None:
         async with trio.open_nursery() as self._nursery:
@@ -164,7 +172,10 @@ class VoiceSession:
 
     def step(self, event: AnyEvent) -> None:
         """Take an event to the core and carry out the effects."""
-        for effect in self._core.receive(event):
+        effects = self._core.receive(event)
+        if self._sound is not None:
+            self._sound.told(event.at_s, effects)
+        for effect in effects:
             self._perform(effect)
         self._alarm.deadline = self._core.deadline_s
 
@@ -238,8 +249,11 @@ class VoiceSession:
         if previous_text:
             microphone.previous_text = previous_text
         if not self._too_fast:
+            heard_format = AudioFormat(audio_format.codec, rate_hz)
             microphone.put(audio, rate_hz)
-            self._activity.put(audio, AudioFormat(audio_format.codec, rate_hz))
+            self._activity.put(audio, heard_format)
+            if self._sound is not None:
+                self._sound.heard(trio.current_time(), audio, heard_format)
 
     def commit_audio(self) -> None:
         """End the utterance under way.
@@ -378,8 +392,10 @@ class VoiceSession:
             self._nursery.cancel_scope.cancel(reason="the session is over")
 
     def _report_sent(self, chunk: AudioChunk) -> None:
-        duration_ms = chunk.output_format.duration_ms(len(chunk.data))
-        self.step(AudioSent(at_s=trio.current_time(), turn_id=chunk.turn_id, duration_ms=duration_ms))
+        now_s, duration_ms = trio.current_time(), chunk.output_format.duration_ms(len(chunk.data))
+        if self._sound is not None:
+            self._sound.sent(now_s, chunk)
+        self.step(AudioSent(at_s=now_s, turn_id=chunk.turn_id, duration_ms=duration_ms))
 
     async def _keep_time(self) -> None:
         while True:

@@ -5,10 +5,9 @@ import pytest
 import trio
 
 from tests.web.speech.speech_rig import SpeechServer, speech_server
-from voice_fsm.audio import AudioFormat
+from voice_fsm.audio import AudioFormat, wav_header
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.stt.base import CommittedTranscript
-from voice_fsm.web.speech.sound import wav_header
 from voice_fsm.web.speech.transcripts import TranscriptLimits
 
 PATH = "/v1/speech-to-text"

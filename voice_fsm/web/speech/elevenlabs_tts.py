@@ -13,7 +13,7 @@ import attrs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from voice_fsm.audio import PCM_RATES_HZ, AudioFormat
+from voice_fsm.audio import PCM_RATES_HZ, AudioFormat, wav_header
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.speech.service import SpeechRequest, Synthesis
@@ -22,7 +22,7 @@ from voice_fsm.tts.base import Alignment
 from voice_fsm.web.speech.api import SpeechApi
 from voice_fsm.web.speech.refusals import elevenlabs_refusal
 from voice_fsm.web.speech.requests import read_body, while_connected
-from voice_fsm.web.speech.sound import Opened, Prefixed, StreamedAnswer, wav_header, whole_audio
+from voice_fsm.web.speech.sound import Opened, Prefixed, StreamedAnswer, whole_audio
 from voice_fsm.wire import elevenlabs_speech as wire
 from voice_fsm.wire.elevenlabs_speech import (
     DEFAULT_OUTPUT_FORMAT,

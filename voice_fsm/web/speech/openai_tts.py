@@ -7,14 +7,14 @@ from typing import Final, Self
 from starlette.requests import Request
 from starlette.responses import Response
 
-from voice_fsm.audio import AudioFormat
+from voice_fsm.audio import AudioFormat, wav_header
 from voice_fsm.fsm.options import TtsOptions, VoiceSettings
 from voice_fsm.speech.service import SpeechRequest
 from voice_fsm.web.speech.api import SpeechApi
 from voice_fsm.web.speech.elevenlabs_tts import cache_headers
 from voice_fsm.web.speech.refusals import RequestError, openai_refusal
 from voice_fsm.web.speech.requests import read_body
-from voice_fsm.web.speech.sound import Opened, Prefixed, StreamedAnswer, wav_header
+from voice_fsm.web.speech.sound import Opened, Prefixed, StreamedAnswer
 from voice_fsm.wire import openai_audio as wire
 
 USE: Final = "tts"

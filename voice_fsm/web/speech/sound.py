@@ -1,7 +1,6 @@
 """Audio as HTTP answers: in one piece with its length and in ranges, or as it is made."""
 
 import re
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Self
@@ -11,7 +10,6 @@ import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import VoiceError
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.web.speech.api import Refuse
@@ -19,17 +17,6 @@ from voice_fsm.web.speech.api import Refuse
 log = structlog.get_logger()
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
-_UNKNOWN_BYTES: Final = 0xFFFFFFFF
-WAV_HEADER_BYTES: Final = 44
-
-
-def wav_header(audio_format: AudioFormat, pcm_bytes: int | None) -> bytes:
-    """The header of 16-bit mono PCM; ``None`` for a length that is not known yet, as streams have it."""
-    size = _UNKNOWN_BYTES if pcm_bytes is None else pcm_bytes
-    rate, block = audio_format.sample_rate_hz, audio_format.bytes_per_sample
-    whole = min(size + WAV_HEADER_BYTES - 8, _UNKNOWN_BYTES)
-    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * block, block, 8 * block)
-    return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
 
 
 def whole_audio(

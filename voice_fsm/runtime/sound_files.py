@@ -1,0 +1,74 @@
+"""Files of sessions' sound: written while a session runs, found by its id once they are whole."""
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from voice_fsm.audio import WAV_HEADER_BYTES, AudioFormat, wav_header
+from voice_fsm.recording.sound import CHANNELS, RATE_HZ
+from voice_fsm.runtime.recorder_files import label
+
+FORMAT: Final = AudioFormat("pcm", RATE_HZ)
+FRAME_BYTES: Final = CHANNELS * FORMAT.bytes_per_sample
+
+WHOLE: Final = ".wav"
+UNFINISHED: Final = ".wav.part"
+"""A WAV file as well, to which more is being added, or was when its process died."""
+
+
+def append_sound(path: Path, before_bytes: int, pcm: bytes) -> None:
+    """Add stereo PCM to a file that exists and has so much of it; then its header tells the new length.
+
+    Blocks: for a thread. The file is open only meanwhile.
+
+    Raises:
+        OSError: it cannot be written, or was removed.
+    """
+    with path.open("r+b") as file:
+        file.seek(WAV_HEADER_BYTES + before_bytes)
+        file.write(pcm)
+        file.seek(0)
+        file.write(wav_header(FORMAT, before_bytes + len(pcm), CHANNELS))
+
+
+def finish_sound(path: Path) -> None:
+    """Give a file the name by which it is found.
+
+    Raises:
+        OSError: it was removed.
+    """
+    path.rename(path.with_name(path.name.removesuffix(UNFINISHED) + WHOLE))
+
+
+@attrs.frozen
+class SoundArchive:
+    """The sound of sessions that are over."""
+
+    directory: Path
+
+    async def find(self, session_id: str) -> Path | None:
+        """The sound of the session of this id; of several the first, as ids can be known only later.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        found = await trio.to_thread.run_sync(self._files, session_id, WHOLE)
+        return min(found, default=None)
+
+    async def delete(self, session_id: str) -> None:
+        """Remove the sound of the session of this id; one that is being recorded is recorded no further.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        await trio.to_thread.run_sync(self._delete, session_id)
+
+    def _delete(self, session_id: str) -> None:
+        for suffix in (UNFINISHED, WHOLE):
+            for path in self._files(session_id, suffix):
+                path.unlink(missing_ok=True)
+
+    def _files(self, session_id: str, suffix: str) -> list[Path]:
+        return list(self.directory.glob(f"*_{label(session_id)}_??????{suffix}"))
