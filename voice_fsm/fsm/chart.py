@@ -25,7 +25,6 @@ Only this file decides in which phase a session is. What the diagram leaves out,
 from statemachine import State, StateMachine
 
 from voice_fsm.fsm.actions import Actions
-from voice_fsm.fsm.effects import StateChanged
 from voice_fsm.fsm.facts import Facts
 
 
@@ -163,10 +162,3 @@ class SessionChart(Actions, StateMachine):
         | speaking.to(closed, on=["interrupt_turn", "close_session"])
         | hesitating.to(closed, on=["interrupt_turn", "close_session"])
     )
-
-    def after_transition(self, event: str, source: State, target: State) -> None:
-        """The library calls this after every transition."""
-        if source is not target:
-            facts = self.model
-            at_ms = (facts.now_s - facts.opened_s) * 1000
-            facts.emit(StateChanged(source=source.id, target=target.id, input=str(event), at_ms=at_ms))

@@ -17,8 +17,8 @@ class Facts:
     opened_s: float
     history_turns: int
     now_s: float
-    state: str | None = None
-    """Written by the chart alone."""
+    state: str = "unconfigured"
+    """Where the chart left the session; written by the machine alone."""
     session_id: str = ""
     options: SessionOptions = SessionOptions()
     turn: Turn | None = None

@@ -8,7 +8,6 @@ import attrs
 from voice_fsm.errors import ClientFault, SessionFault
 from voice_fsm.fsm.actions import Closure, joined
 from voice_fsm.fsm.barge_in import LAST_WORDS_MS
-from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.fsm.deadlines import Limits, deadlines
 from voice_fsm.fsm.echo import without_echo
 from voice_fsm.fsm.effects import (
@@ -60,6 +59,7 @@ from voice_fsm.fsm.events import (
 )
 from voice_fsm.fsm.facts import Facts
 from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.machine import Machine
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.words import same_words
 
@@ -79,15 +79,16 @@ class Session:
     ``receive`` is not re-entrant: carry out the effects before the next event.
     """
 
-    def __init__(self, limits: Limits, *, at_s: float) -> None:
+    def __init__(self, limits: Limits, *, at_s: float, machine: Machine | None = None) -> None:
+        """``machine`` may serve other sessions too."""
         self._limits = limits
         self._facts = Facts(opened_s=at_s, now_s=at_s, history_turns=limits.history_turns)
-        self._chart = SessionChart(self._facts)
+        self._machine = machine or Machine()
 
     @property
     def state(self) -> str:
         """The id of the state in which the chart is."""
-        return str(self._facts.state)
+        return self._facts.state
 
     @property
     def session_id(self) -> str:
@@ -153,20 +154,20 @@ class Session:
         match event:
             case Configure():
                 facts.user_is_active()
-                self._chart.send("configure", message=event)
+                self._send("configure", event)
             case Update():
                 facts.options = event.options
                 self._emit(EnsureStt(event.options.stt), Configured(facts.session_id, event.options))
             case TextPrompt():
                 facts.user_is_active()
-                self._chart.send("utterance", message=event)
+                self._send("utterance", event)
             case Added():
                 self._added(event)
             case CommitAsked():
                 facts.unheard += 1
             case Respond():
                 facts.user_is_active()
-                self._chart.send("respond", message=event)
+                self._send("respond", event)
             case UserActive():
                 facts.user_is_active()
             case Partial():
@@ -179,7 +180,7 @@ class Session:
                 self._speech_stopped(event)
             case Interrupt():
                 if event.turn_id is None or (facts.turn and facts.turn.turn_id == event.turn_id):
-                    self._chart.send("interrupt", message=event)
+                    self._send("interrupt", event)
             case PlaybackProgress():
                 if facts.turn is not None and facts.turn.turn_id == event.turn_id:
                     facts.turn.clock.progress_reported(event.played_ms, event.at_s)
@@ -222,14 +223,14 @@ class Session:
                 turn.spans.extend(event.spans)
             case FirstAudio():
                 if facts.state == "thinking":
-                    self._chart.send("first_audio")
+                    self._send("first_audio")
             case AudioSent():
                 turn.audio_sent(event.duration_ms, event.at_s)
             case TurnDone():
                 if turn.sent_s is None:
-                    self._chart.send("turn_done")
+                    self._send("turn_done")
             case TurnFailed():
-                self._chart.send("turn_failed", message=event)
+                self._send("turn_failed", event)
             case _:
                 assert_never(event)
 
@@ -247,7 +248,7 @@ class Session:
         if own.text:
             facts.user_is_active()
             self._emit(PartialHeard(own.text))
-            self._chart.send("words", message=own)
+            self._send("words", own)
 
     def _speech_started(self, event: SpeechStarted) -> None:
         facts = self._facts
@@ -256,7 +257,7 @@ class Session:
         self._emit(SpeechBegan())
         if not facts.has_words:
             self._hear_speech_since(event.at_s - event.speech_ms / 1000)
-        self._chart.send("voice")
+        self._send("voice")
 
     def _speech_stopped(self, event: SpeechStopped) -> None:
         facts = self._facts
@@ -272,7 +273,7 @@ class Session:
         facts = self._facts
         facts.speech_since_s, facts.utterance, facts.has_words = None, "", False
         if facts.state == "speculating":
-            self._chart.send("words_lost")
+            self._send("words_lost")
 
     def _committed(self, event: Committed) -> None:
         facts = self._facts
@@ -282,16 +283,16 @@ class Session:
         if own.text.strip():
             facts.user_is_active()
             is_kept = facts.options.turn.respond == "asked" or facts.is_asked
-            self._chart.send("kept" if is_kept else "utterance", message=own)
+            self._send("kept" if is_kept else "utterance", own)
         else:
-            self._chart.send("nothing_said")
+            self._send("nothing_said")
         self._forget_speech()
 
     def _added(self, event: Added) -> None:
         facts = self._facts
         facts.user_is_active()
         if facts.state == "speculating":
-            self._chart.send("words_lost")
+            self._send("words_lost")
         if event.role == "user":
             facts.held_text = joined(facts.held_text, event.text)
         else:
@@ -328,7 +329,7 @@ class Session:
             return
         match what:
             case "decision_due":
-                self._chart.send(what, message=Tick(at_s=facts.now_s))
+                self._send(what, Tick(at_s=facts.now_s))
             case "words_lost":
                 self._forget_speech()
             case "thought_enough":
@@ -339,7 +340,7 @@ class Session:
                     message="The assistant took too long to answer.",
                     retryable=True,
                 )
-                self._chart.send("turn_failed", message=failed)
+                self._send("turn_failed", failed)
             case "idle":
                 self._close(Closure(close_code=1000, reason="idle"))
             case "max_duration":
@@ -352,11 +353,14 @@ class Session:
                 )
                 self._close(Closure(close_code=1008, reason="policy", error=error))
             case _:
-                self._chart.send(what)
+                self._send(what)
 
     def _close(self, closure: Closure) -> None:
-        self._chart.send("close", message=closure)
+        self._send("close", closure)
         self._emit(CloseSession(closure.close_code))
+
+    def _send(self, event: str, message: object = None) -> None:
+        self._machine.send(self._facts, event, message)
 
     def _emit(self, *effects: Effect) -> None:
         self._facts.effects.extend(effects)

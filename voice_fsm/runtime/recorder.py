@@ -20,6 +20,7 @@ from voice_fsm.errors import ConfigError
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import CloseSession, Effect
 from voice_fsm.fsm.events import AnyEvent, Configure
+from voice_fsm.fsm.machine import Machine
 from voice_fsm.fsm.session import Session
 from voice_fsm.recording.codec import Codec
 from voice_fsm.recording.lines import End, Header, Line, Lost, Step
@@ -53,8 +54,8 @@ class Recorder(Protocol):
 class RecordedSession(Session):
     """A session that notes what goes into it and what comes out, also when it fails."""
 
-    def __init__(self, limits: Limits, *, at_s: float, tape: Tape) -> None:
-        super().__init__(limits, at_s=at_s)
+    def __init__(self, limits: Limits, *, at_s: float, tape: Tape, machine: Machine | None = None) -> None:
+        super().__init__(limits, at_s=at_s, machine=machine)
         self._tape = tape
 
     def receive(self, event: AnyEvent) -> tuple[Effect, ...]:
@@ -70,12 +71,12 @@ class RecordedSession(Session):
         return effects
 
 
-def open_session(limits: Limits, recorder: Recorder | None) -> Session:
+def open_session(limits: Limits, machine: Machine, recorder: Recorder | None) -> Session:
     """Make the core of a session, recorded if there is a recorder."""
     now_s = trio.current_time()
     if recorder is None:
-        return Session(limits, at_s=now_s)
-    return RecordedSession(limits, at_s=now_s, tape=recorder.tape(limits, now_s))
+        return Session(limits, at_s=now_s, machine=machine)
+    return RecordedSession(limits, at_s=now_s, tape=recorder.tape(limits, now_s), machine=machine)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ from voice_fsm.fsm.events import (
     Tick,
     Update,
 )
+from voice_fsm.fsm.machine import Machine
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.hearing import Hearing
@@ -79,6 +80,8 @@ class Services:
     vad_rules: VadRules = VadRules()
     vad_judges: ThoroughJudges = attrs.field(factory=ThoroughJudges)
     slow_reply: SlowReply | None = None
+    machine: Machine = attrs.field(factory=Machine)
+    """Steps the core of every session."""
     recorder: Recorder | None = None
     """Notes what each session's core was told and asked for."""
     sound_recorder: SoundRecorder | None = None
@@ -107,7 +110,7 @@ class VoiceSession:
     def __init__(self, services: Services, door: Door) -> None:
         self._services = services
         self._door = door
-        self._core = open_session(services.limits, services.recorder)
+        self._core = open_session(services.limits, services.machine, services.recorder)
         self._sound: SoundTape | None = None
         if services.sound_recorder is not None:
             self._sound = services.sound_recorder.tape(trio.current_time())
