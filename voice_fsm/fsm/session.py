@@ -156,6 +156,8 @@ class Session:
                 facts.user_is_active()
                 self._send("configure", event)
             case Update():
+                if event.options.stt != facts.options.stt:
+                    facts.unheard = 0  # nobody will answer for what the old link heard
                 facts.options = event.options
                 self._emit(EnsureStt(event.options.stt), Configured(facts.session_id, event.options))
             case TextPrompt():

@@ -41,9 +41,14 @@ class ClientTools:
     """The tools of one session."""
 
     def __init__(self, tools: Iterable[ClientTool]) -> None:
-        self._tools = {tool.tool.name: tool for tool in tools}
+        self._tools: dict[str, ClientTool] = {}
+        self.offer(tools)
         self._ask: Callable[[ToolQuestion], None] = lambda _: None
         self._waiting: dict[str, _Waiting] = {}
+
+    def offer(self, tools: Iterable[ClientTool]) -> None:
+        """Have these from now on, in the place of those before."""
+        self._tools = {tool.tool.name: tool for tool in tools}
 
     def asked_by(self, ask: Callable[[ToolQuestion], None]) -> None:
         """Ask the client by this; it never waits, and passes over a turn that has ended."""
@@ -58,6 +63,11 @@ class ClientTools:
         """What the model may ask for."""
         return tuple(tool.tool for tool in self._tools.values())
 
+    def awaits(self, call_id: str) -> bool:
+        """Whether a model waits for what comes of this call."""
+        waiting = self._waiting.get(call_id)
+        return waiting is not None and waiting.result is None
+
     def answered(self, call_id: str, text: str, *, is_error: bool) -> None:
         """The client has answered; nobody waits for an unknown call, or one that has been answered."""
         waiting = self._waiting.get(call_id)
@@ -67,7 +77,10 @@ class ClientTools:
 
     async def call(self, turn_id: int, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Ask the client, and wait for its answer; cancelled with the turn, which then is not asked for."""
-        tool = self._tools[name]
+        tool = self._tools.get(name)
+        if tool is None:  # the client has taken it away meanwhile
+            await trio.lowlevel.checkpoint()
+            return ToolResult("There is no such tool.", is_error=True)
         question = ToolQuestion(
             turn_id=turn_id,
             call_id=f"call_{secrets.token_hex(8)}",

@@ -50,16 +50,20 @@ class Hearing:
         self.microphone: Microphone | None = None
         """Where audio goes; ``None`` while nobody would listen to it."""
 
-    def ensure(self, options: SttOptions) -> None:
-        """Have a link with these options; one that is up, or under way, with the same options stays."""
+    def ensure(self, options: SttOptions) -> bool:
+        """Have a link with these options; one that is up, or under way, with the same options stays.
+
+        Tells whether there is to be a new one, which knows nothing of what the old one heard.
+        """
         if options == self._options:
-            return
+            return False
         self._options = options
         self.microphone = Microphone(
             options.audio_format, tell_lost=partial(self._metrics.dropped, "recogniser_away")
         )
         self._scope.cancel()
         self._wanted.set()
+        return True
 
     async def run(self) -> None:
         """Keep the link that was asked for; never returns."""

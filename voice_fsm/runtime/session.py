@@ -6,8 +6,9 @@ whoever learns that the user interrupts (the link to the recogniser, the client'
 turn before its own next line.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 import structlog
@@ -130,6 +131,8 @@ class VoiceSession:
             is_assistant_audible=lambda: self.state == "speaking",
         )
         self._tells_speech = False
+        self._commits: deque[Literal["heard", "void"]] = deque()
+        """The ends of utterances that the recogniser has not answered, and what becomes of its answers."""
         self._lead = LeadMeter(services.max_audio_lead_s)
         self._too_fast = False
         self._tasks: list[TurnTask | Speculation] = []
@@ -146,6 +149,11 @@ class VoiceSession:
     def options(self) -> SessionOptions:
         """The session's settings as they are now."""
         return self._core.options
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a recogniser for what the user says, or will soon be."""
+        return self._hearing.microphone is not None
 
     @property
     def is_replying(self) -> bool:
@@ -270,16 +278,27 @@ class VoiceSession:
             self.step(CommitAsked(at_s=trio.current_time()))
         self._end_utterance()
 
+    def discard_audio(self) -> None:
+        """Forget what was heard since the last end of an utterance: nobody is told of its words."""
+        if self._hearing.microphone is not None:
+            self._end_utterance()
+            self._commits[-1] = "void"
+
     def _end_utterance(self) -> None:
         if self._hearing.microphone is not None:
+            self._commits.append("heard")
             self._hearing.microphone.commit()
 
     def _take_transcript(self, event: AnyEvent) -> None:
         match event:
             case Partial():
+                if "void" in self._commits:
+                    return
                 self._activity.note_partial(event.text)
             case Committed():
                 self._activity.note_commit()
+                if self._commits and self._commits.popleft() == "void":
+                    return
         self.step(event)
 
     def _check_lead(self, duration_s: float) -> None:
@@ -301,7 +320,8 @@ class VoiceSession:
         self._services.metrics.note(effect)
         match effect:
             case EnsureStt(options):
-                self._hearing.ensure(for_recogniser(options))
+                if self._hearing.ensure(for_recogniser(options)):
+                    self._commits.clear()
                 self._activity.ensure(self.options, is_told=self._tells_speech)
             case PrepareVoice(options):
                 self._services.tts.prewarm(options)

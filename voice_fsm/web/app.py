@@ -33,6 +33,8 @@ from voice_fsm.web.convai.history import history_routes
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
 from voice_fsm.web.lateness import Lateness
+from voice_fsm.web.realtime.endpoint import RealtimeEndpoint
+from voice_fsm.web.realtime.secrets import secret_routes
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
 from voice_fsm.web.speech.routes import speech_routes
@@ -71,6 +73,15 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             )
             access = make_agent_access(settings.access, gate)
             app.state.convai = ConvaiEndpoint(agents, access, policy, seats, keeper)
+            app.state.realtime = RealtimeEndpoint(
+                services,
+                agents,
+                default_agent_id=settings.agents.default_id,
+                gate=gate,
+                access=access,
+                policy=policy,
+                seats=seats,
+            )
             app.state.conversations = keeper and keeper.store
             app.state.speech, app.state.metrics = speech, services.metrics
             app.state.speech_socket = SpeechSocketEndpoint(
@@ -136,6 +147,9 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             WebSocketRoute("/v1/voice/ws", voice),
             WebSocketRoute("/api/v1/ws", speech_socket),
             WebSocketRoute("/v1/convai/conversation", convai),
+            WebSocketRoute("/v1/realtime", _realtime),
+            WebSocketRoute("/realtime", _realtime),
+            *secret_routes(gate),
             *agent_routes(gate),
             *history_routes(gate),
             *token_routes(gate),
@@ -147,6 +161,11 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
         middleware=_cross_origin(settings),
         lifespan=lifespan,
     )
+
+
+async def _realtime(websocket: WebSocket) -> None:
+    endpoint: RealtimeEndpoint = websocket.app.state.realtime
+    await endpoint(websocket)
 
 
 def make_gate(access: Access) -> Gate:

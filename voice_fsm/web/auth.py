@@ -50,9 +50,10 @@ class TokenMint:
         self._spent: dict[str, tuple[float, str]] = {}
         """Until when each used token would have held, and for what it was used; the oldest use first."""
 
-    def issue(self, use: str = ANY_USE) -> str:
-        """Make a token for one ``use``."""
-        token = self._serializer.dumps([secrets.token_urlsafe(12), use, round(self._clock_s() + self.ttl_s)])
+    def issue(self, use: str = ANY_USE, ttl_s: float | None = None) -> str:
+        """Make a token for one ``use``, which waits for it as long as all do, or ``ttl_s``."""
+        expires_s = round(self._clock_s() + (self.ttl_s if ttl_s is None else ttl_s))
+        token = self._serializer.dumps([secrets.token_urlsafe(12), use, expires_s])
         return token if isinstance(token, str) else token.decode("ascii")
 
     def redeem(self, token: str, use: str, parts_of: str = "") -> bool:
@@ -103,11 +104,24 @@ class Gate:
         """
         if self.is_open:
             return
-        shown = _shown_key(connection)
+        shown = shown_key(connection)
         if shown is None:
             raise AccessDenied("This needs an API key, in the header xi-api-key or as a bearer token.")
         if not self.holds(shown):
             raise AccessDenied("The API key is not one of this server's.")
+
+    def check_secret(self, secret: str | None, use: str) -> None:
+        """Ask for a key, or for a token bought for ``use``, in whichever place the protocol has for it.
+
+        Raises:
+            AccessDenied: neither was shown, or not one that holds.
+        """
+        if self.is_open:
+            return
+        if not secret:
+            raise AccessDenied("This needs an API key, or a token bought with one.")
+        if not self.holds(secret) and not self.mint.redeem(secret, use):
+            raise AccessDenied("The API key is not one of this server's, nor a token that holds.")
 
     def check(self, connection: HTTPConnection, use: str) -> None:
         """Ask for a key, or on WebSockets and GET requests for a token bought for ``use``.
@@ -129,7 +143,8 @@ class Gate:
         return sum([hmac.compare_digest(digest, _digest(known)) for known in self.keys]) > 0
 
 
-def _shown_key(connection: HTTPConnection) -> str | None:
+def shown_key(connection: HTTPConnection) -> str | None:
+    """The key in the headers, if there is one."""
     key = connection.headers.get("xi-api-key")
     if key:
         return key
