@@ -255,7 +255,7 @@ async def test_a_sound_is_found_by_its_session(tmp_path: Path) -> None:
     archive = SoundArchive(tmp_path)
     found = await archive.find("conv_1")
     assert found is not None
-    assert found.name == "20261121T120000Z_conv-1_ffffff.wav"
+    assert (found.path.name, found.size_bytes) == ("20261121T120000Z_conv-1_ffffff.wav", 0)
     for unknown in ("conv_2", "*", "conv_?", "", "../conv-1"):
         assert await archive.find(unknown) is None
     await archive.delete("conv_1")

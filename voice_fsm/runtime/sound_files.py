@@ -1,5 +1,6 @@
 """Files of sessions' sound: written while a session runs, found by its id once they are whole."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,19 +44,26 @@ def finish_sound(path: Path) -> None:
 
 
 @attrs.frozen
+class StoredSound:
+    """The sound of a session that is over."""
+
+    path: Path
+    size_bytes: int
+
+
+@attrs.frozen
 class SoundArchive:
-    """The sound of sessions that are over."""
+    """The sound of sessions, by their ids."""
 
     directory: Path
 
-    async def find(self, session_id: str) -> Path | None:
-        """The sound of the session of this id; of several the first, as ids can be known only later.
+    async def find(self, session_id: str) -> StoredSound | None:
+        """Find the sound of a session that is over; of several with its id the first.
 
         Raises:
             OSError: the directory cannot be read.
         """
-        found = await trio.to_thread.run_sync(self._files, session_id, WHOLE)
-        return min(found, default=None)
+        return await trio.to_thread.run_sync(self._find, session_id)
 
     async def delete(self, session_id: str) -> None:
         """Remove the sound of the session of this id; one that is being recorded is recorded no further.
@@ -64,6 +72,12 @@ class SoundArchive:
             OSError: it cannot be removed.
         """
         await trio.to_thread.run_sync(self._delete, session_id)
+
+    def _find(self, session_id: str) -> StoredSound | None:
+        for path in sorted(self._files(session_id, WHOLE)):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                return StoredSound(path, path.stat().st_size)
+        return None
 
     def _delete(self, session_id: str) -> None:
         for suffix in (UNFINISHED, WHOLE):

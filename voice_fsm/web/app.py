@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from secrets import token_hex
 
 import httpx
@@ -14,13 +15,14 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from voice_fsm.config import Access, Settings
+from voice_fsm.config import Access, Recording, Settings
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.metrics import METRICS_TYPE, Metrics
 from voice_fsm.runtime.agents import open_agents
 from voice_fsm.runtime.conversations import open_conversations
 from voice_fsm.runtime.services import make_transcribe, open_services, open_speech_service
 from voice_fsm.runtime.session import Services
+from voice_fsm.runtime.sound_files import SoundArchive
 from voice_fsm.speech.service import SpeechService
 from voice_fsm.upstream.elevenlabs_agents import AgentsApi
 from voice_fsm.upstream.http import open_client
@@ -83,6 +85,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
                 seats=seats,
             )
             app.state.conversations = keeper and keeper.store
+            app.state.sounds = _sounds(settings.recording)
             app.state.speech, app.state.metrics = speech, services.metrics
             app.state.speech_socket = SpeechSocketEndpoint(
                 speech,
@@ -232,6 +235,11 @@ def _policy(settings: Settings) -> DoorPolicy:
         allowed_origins=frozenset(settings.server.allowed_origins),
         max_sessions=settings.limits.max_sessions,
     )
+
+
+def _sounds(recording: Recording) -> SoundArchive | None:
+    """What was recorded stays to be had and to be deleted, whether more is or not."""
+    return None if recording.directory is None else SoundArchive(Path(recording.directory))
 
 
 def _speech_engine_policy(settings: Settings) -> SpeechEnginePolicy:

@@ -12,6 +12,7 @@ from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts
 from tests.web.convai.conftest import ServeAgents
 from voice_fsm.runtime.conversations import ConversationKeeper, ConversationStore, open_keeper
 from voice_fsm.runtime.session import Services
+from voice_fsm.runtime.sound_files import SoundArchive
 from voice_fsm.runtime.transcript import ConversationRecord
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.auth import Gate
@@ -19,14 +20,17 @@ from voice_fsm.web.convai.history import history_routes
 
 LONG = "It was the best of times, it was the worst of times. " * 4
 PATH = "/v1/convai/conversations"
+SOUND_NAME = "20261121T120000Z_conv-1_ffffff.wav"
+SOUND = b"".join(number.to_bytes(3, "big") for number in range(100_000))
+"""More than is read at once, and no part of it like another."""
 
 
 @asynccontextmanager
 async def history_app(
-    store: ConversationStore | None, gate: Gate | None = None
+    store: ConversationStore | None, gate: Gate | None = None, sounds: SoundArchive | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = Starlette(routes=history_routes(gate or Gate()))
-    app.state.conversations = store
+    app.state.conversations, app.state.sounds = store, sounds
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://voice.example") as client:
         yield client
@@ -175,3 +179,87 @@ async def test_a_store_that_fails_is_told_as_such(
         assert answer.status_code == 503
         assert "retry-after" in answer.headers
         assert "disk" not in answer.text
+
+
+@pytest.fixture
+async def sounds(keeper: ConversationKeeper, tmp_path: Path) -> SoundArchive:
+    """Two conversations are kept, one of them with its sound."""
+    for number in (1, 2):
+        record = ConversationRecord(
+            conversation_id=f"conv_{number}", agent_id="a", started_unix_s=4_000_000_000
+        )
+        await keeper.store.save(record)
+    (tmp_path / SOUND_NAME).write_bytes(SOUND)
+    return SoundArchive(tmp_path)
+
+
+async def test_the_sound_of_a_conversation_is_given(keeper: ConversationKeeper, sounds: SoundArchive) -> None:
+    """All of it, in as many pieces as it takes."""
+    async with history_app(keeper.store, sounds=sounds) as client:
+        answer = await client.get(f"{PATH}/conv_1/audio")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
+        assert (answer.headers["accept-ranges"], answer.headers["content-length"]) == (
+            "bytes",
+            str(len(SOUND)),
+        )
+        assert answer.content == SOUND
+        for number, has_audio in ((1, True), (2, False)):
+            kept = (await client.get(f"{PATH}/conv_{number}")).json()
+            kinds = ("has_audio", "has_user_audio", "has_response_audio")
+            assert [kept[kind] for kind in kinds] == [has_audio] * 3
+        answer = await client.get(f"{PATH}/conv_2/audio")
+        assert (answer.status_code, answer.json()["detail"]["status"]) == (404, "no_audio")
+        answer = await client.get(f"{PATH}/conv_3/audio")
+        assert (answer.status_code, answer.json()["detail"]["status"]) == (404, "document_not_found")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=4-7", 206, SOUND[4:8]),
+        ("bytes=-5", 206, SOUND[-5:]),
+        ("bytes=290000-", 206, SOUND[290_000:]),
+        (f"bytes={len(SOUND)}-", 416, b""),
+        ("bytes=7-4", 416, b""),
+        ("bytes=0-1,4-5", 200, SOUND),
+        ("lines=1-2", 200, SOUND),
+    ],
+)
+async def test_a_player_gets_the_part_that_it_asks_for(
+    keeper: ConversationKeeper, sounds: SoundArchive, asked: str, status: int, part: bytes
+) -> None:
+    """One range of bytes; what is no such thing is passed over."""
+    async with history_app(keeper.store, sounds=sounds) as client:
+        answer = await client.get(f"{PATH}/conv_1/audio", headers={"Range": asked})
+        assert (answer.status_code, answer.content) == (status, part)
+        assert answer.headers["content-length"] == str(len(part))
+        if status == 206:
+            start = SOUND.index(part)
+            assert answer.headers["content-range"] == f"bytes {start}-{start + len(part) - 1}/{len(SOUND)}"
+
+
+async def test_a_conversation_takes_its_sound_along(
+    keeper: ConversationKeeper, sounds: SoundArchive, tmp_path: Path
+) -> None:
+    """Whoever deletes it deletes that, and nothing else."""
+    async with history_app(keeper.store, sounds=sounds) as client:
+        assert (await client.delete(f"{PATH}/conv_2")).status_code == 200
+        assert await sounds.find("conv_1") is not None
+        assert (await client.delete(f"{PATH}/conv_1")).status_code == 200
+        assert (await client.get(f"{PATH}/conv_1/audio")).status_code == 404
+    assert await sounds.find("conv_1") is None
+    assert not await trio.Path(tmp_path / SOUND_NAME).exists()
+
+
+async def test_a_sound_that_cannot_be_removed_keeps_its_conversation(
+    keeper: ConversationKeeper, sounds: SoundArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503: nobody is told that it is gone while it is there."""
+
+    def fail(_: Path, *, missing_ok: bool) -> None:
+        raise PermissionError(missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    async with history_app(keeper.store, sounds=sounds) as client:
+        assert (await client.delete(f"{PATH}/conv_1")).status_code == 503
+        assert (await client.get(f"{PATH}/conv_1")).json()["has_audio"]

@@ -3,6 +3,7 @@
 All tests share the server, which takes a second to load its recogniser, and one Chromium.
 """
 
+import io
 import json
 import os
 import shutil
@@ -149,6 +150,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Ser
         "AGENTS_FILE": str(agents),
         "SERVICE_API_KEYS": KEY,
         "CONVERSATIONS_DB": str(agents.with_name("conversations.db")),
+        "RECORD_AUDIO": "true",
+        "RECORD_DIR": str(agents.with_name("recordings")),
     }
     command = [sys.executable, "-m", "voice_fsm", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
@@ -274,8 +277,13 @@ def start(served: Served, tape: Tape) -> Iterator[Callable[..., Conversation]]:
         conversation.wait_for_session_end()
 
 
-def test_a_person_talks_to_the_python_client(start: Callable[..., Conversation], tape: Tape) -> None:
-    """A recorded voice becomes a transcript, a reply and audible speech; another one interrupts it."""
+def test_a_person_talks_to_the_python_client(
+    start: Callable[..., Conversation], served: Served, tape: Tape
+) -> None:
+    """A recorded voice becomes a transcript, a reply and audible speech; another one interrupts it.
+
+    Afterwards the client gets the sound of the conversation: both sides, less what was not heard.
+    """
     headset = Headset(tape)
     conversation = start(
         "greeter", headset, config=ConversationInitiationData(dynamic_variables={"name": "Ada"})
@@ -305,6 +313,24 @@ def test_a_person_talks_to_the_python_client(start: Callable[..., Conversation],
     assert late == []
     assert max(map(rms, tape.of("output")[:before])) > AUDIBLE
     assert max(map(rms, tape.of("output")[before:])) > AUDIBLE
+    conversation.end_session()  # type: ignore[no-untyped-call]  # the SDK's
+    user, agent = sound_of(served, conversation.wait_for_session_end())
+    assert min(rms(user), rms(agent)) > AUDIBLE / 10
+    sent_bytes = sum(map(len, tape.of("output")))
+    assert np.count_nonzero(np.frombuffer(agent, "<i2")) * 2 < sent_bytes / 2
+
+
+def sound_of(served: Served, conversation_id: str | None) -> tuple[bytes, bytes]:
+    """What the client gets of a conversation that is over: the user's PCM and the agent's."""
+    assert conversation_id is not None
+    kept = served.client().conversational_ai.conversations
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not kept.get(conversation_id).has_audio:  # it is written beside the conversation
+        assert time.monotonic() < deadline_s
+    with wave.open(io.BytesIO(b"".join(kept.audio.get(conversation_id)))) as recording:
+        assert (recording.getnchannels(), recording.getframerate()) == (2, 16000)
+        frames = np.frombuffer(recording.readframes(recording.getnframes()), "<i2").reshape(-1, 2)
+    return frames[:, 0].tobytes(), frames[:, 1].tobytes()
 
 
 def send_when_open(conversation: Conversation, text: str) -> None:

@@ -8,10 +8,12 @@ from starlette.routing import Route
 
 from voice_fsm.errors import ClientFault
 from voice_fsm.runtime.conversations import ConversationStore, Position
+from voice_fsm.runtime.sound_files import SoundArchive, StoredSound
 from voice_fsm.runtime.transcript import ConversationRecord
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.convai.rest import answering
 from voice_fsm.web.speech.refusals import RequestError
+from voice_fsm.web.speech.sound import stored_audio
 
 DEFAULT_PAGE: Final = 30
 MAX_PAGE: Final = 100
@@ -21,7 +23,7 @@ _NOT_FOUND: Final = 404
 
 
 def history_routes(gate: Gate) -> list[Route]:
-    """Routes for an app whose store is ``state.conversations``, None where nothing is kept."""
+    """Routes for an app whose ``state`` has ``conversations`` and ``sounds``; None where none are kept."""
 
     @answering(gate)
     async def listing(request: Request) -> Response:
@@ -40,20 +42,23 @@ def history_routes(gate: Gate) -> list[Route]:
 
     @answering(gate)
     async def one(request: Request) -> Response:
-        record = await _store(request).get(request.path_params["conversation_id"])
-        if record is None:
-            raise _unknown()
-        return JSONResponse(_whole(record))
+        record = await _record(request)
+        return JSONResponse(_whole(record, has_audio=await _sound(request, record) is not None))
 
     @answering(gate)
     async def delete(request: Request) -> Response:
-        if not await _store(request).delete(request.path_params["conversation_id"]):
-            raise _unknown()
+        record, sounds = await _record(request), _sounds(request)
+        if sounds is not None:
+            await sounds.delete(record.conversation_id)
+        await _store(request).delete(record.conversation_id)
         return JSONResponse({})
 
     @answering(gate)
-    async def audio(_: Request) -> Response:
-        raise RequestError(_NOT_FOUND, "no_audio", "This server keeps no audio of conversations.")
+    async def audio(request: Request) -> Response:
+        sound = await _sound(request, await _record(request))
+        if sound is None:
+            raise RequestError(_NOT_FOUND, "no_audio", "No audio of this conversation is kept.")
+        return stored_audio(sound.path, sound.size_bytes, "audio/wav", request.headers.get("range"))
 
     return [
         Route(_PATH, listing),
@@ -74,8 +79,21 @@ def _store(request: Request) -> ConversationStore:
     return store
 
 
-def _unknown() -> RequestError:
-    return RequestError(_NOT_FOUND, "document_not_found", "No conversation of this id is kept.")
+def _sounds(request: Request) -> SoundArchive | None:
+    sounds: SoundArchive | None = request.app.state.sounds
+    return sounds
+
+
+async def _record(request: Request) -> ConversationRecord:
+    record = await _store(request).get(request.path_params["conversation_id"])
+    if record is None:
+        raise RequestError(_NOT_FOUND, "document_not_found", "No conversation of this id is kept.")
+    return record
+
+
+async def _sound(request: Request, record: ConversationRecord) -> StoredSound | None:
+    sounds = _sounds(request)
+    return None if sounds is None else await sounds.find(record.conversation_id)
 
 
 def _position(cursor: str | None) -> Position | None:
@@ -111,7 +129,7 @@ def _summary(record: ConversationRecord) -> dict[str, Any]:
     }
 
 
-def _whole(record: ConversationRecord) -> dict[str, Any]:
+def _whole(record: ConversationRecord, *, has_audio: bool) -> dict[str, Any]:
     return {
         "agent_id": record.agent_id,
         "conversation_id": record.conversation_id,
@@ -125,9 +143,9 @@ def _whole(record: ConversationRecord) -> dict[str, Any]:
             "text_only": record.text_only,
             "conversation_initiation_source": record.source or "unknown",
         },
-        "has_audio": False,
-        "has_user_audio": False,
-        "has_response_audio": False,
+        "has_audio": has_audio,
+        "has_user_audio": has_audio,
+        "has_response_audio": has_audio,
         "has_auxiliary_audio": False,
     }
 

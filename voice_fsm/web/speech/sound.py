@@ -3,11 +3,13 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Final, Self
 
+import attrs
 import structlog
 import trio
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from voice_fsm.errors import VoiceError
@@ -17,27 +19,83 @@ from voice_fsm.web.speech.api import Refuse
 log = structlog.get_logger()
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+PIECE_BYTES: Final = 262_144
+"""Of a file, read at once."""
+
+
+@attrs.frozen
+class _Part:
+    """What of some audio is asked for: up to but without ``end``, and with which status and headers."""
+
+    status: int
+    first: int
+    end: int
+    headers: Mapping[str, str]
 
 
 def whole_audio(
     audio: bytes, content_type: str, range_header: str | None, headers: Mapping[str, str]
 ) -> Response:
     """All of some audio, or the range that a player asks for (RFC 9110, 14)."""
-    headers = {**headers, "Accept-Ranges": "bytes"}
+    part = _part(len(audio), range_header)
+    return Response(
+        audio[part.first : part.end],
+        part.status,
+        media_type=content_type,
+        headers={**headers, **part.headers},
+    )
+
+
+def stored_audio(path: Path, size_bytes: int, content_type: str, range_header: str | None) -> Response:
+    """The same of a file that does not change; it is read as it is sent."""
+    part = _part(size_bytes, range_header)
+    headers = {**part.headers, "Content-Length": str(part.end - part.first)}
+    pieces = _FilePieces(path, part.first, part.end)
+    return StreamingResponse(pieces, part.status, media_type=content_type, headers=headers)
+
+
+def _part(size: int, range_header: str | None) -> _Part:
+    headers = {"Accept-Ranges": "bytes"}
     asked = _RANGE.fullmatch(range_header.strip()) if range_header else None
     if asked is None or asked.groups() == ("", ""):
-        return Response(audio, media_type=content_type, headers=headers)
-    first, last = _borders(asked[1], asked[2], len(audio))
+        return _Part(200, 0, size, headers)
+    first, last = _borders(asked[1], asked[2], size)
     if first > last:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(audio)}"})
-    headers["Content-Range"] = f"bytes {first}-{last}/{len(audio)}"
-    return Response(audio[first : last + 1], 206, media_type=content_type, headers=headers)
+        return _Part(416, 0, 0, {**headers, "Content-Range": f"bytes */{size}"})
+    return _Part(206, first, last + 1, {**headers, "Content-Range": f"bytes {first}-{last}/{size}"})
 
 
 def _borders(first: str, last: str, size: int) -> tuple[int, int]:
     if not first:
         return max(0, size - int(last)), size - 1
     return int(first), min(int(last), size - 1) if last else size - 1
+
+
+class _FilePieces:
+    """Reads some of a file. It is open only meanwhile: who stops leaves nothing to close."""
+
+    def __init__(self, path: Path, first: int, end: int) -> None:
+        self._path = path
+        self._at = first
+        self._end = end
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._at >= self._end:
+            raise StopAsyncIteration
+        piece = await trio.to_thread.run_sync(self._read)
+        self._at += len(piece)
+        return piece
+
+    def _read(self) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            piece = file.read(min(PIECE_BYTES, self._end - self._at))
+        if not piece:
+            raise OSError(f"{self._path} has become shorter")
+        return piece
 
 
 class Prefixed:
