@@ -197,11 +197,27 @@ async def test_a_socket_on_which_something_failed_is_closed(autojump_clock: Any)
     async with rig() as r:
         async with r.request() as (request, _dialogue):
             await request.has_text()
-            r.connections[0].say("bad")
-            with pytest.raises(ProviderError):
+
+            async def hear() -> None:
                 async with request.open() as frames:
+                    r.connections[0].say("bad")
                     await frames.next_frame()
+
+            with pytest.raises(ProviderError):
+                await hear()
         assert r.connections[0].closed == "left"
+
+
+async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_clock: Any) -> None:
+    """It is looked after while it waits for the text that it was claimed for."""
+    async with rig() as r, r.request() as (request, dialogue):
+        await request.has_text()
+        r.connections[0].is_stalled = True
+        await trio.sleep(60)
+        async with request.open() as frames:
+            await frames.next_frame()
+    assert [len(connection.sent) for connection in r.connections] == [0, 2]
+    assert dialogue.heard[0] == "ok"
 
 
 async def test_what_comes_while_nobody_listens_is_not_heard(autojump_clock: Any) -> None:

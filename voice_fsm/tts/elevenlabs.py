@@ -24,11 +24,11 @@ from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
 from voice_fsm.tts.elevenlabs_voices import list_voices
-from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
 from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Voice
-from voice_fsm.tts.elevenlabs_ws import SocketRequest
+from voice_fsm.tts.elevenlabs_ws import SocketRequest, open_socket
 from voice_fsm.tts.reply import Request, speak_script
 from voice_fsm.tts.script import Script
+from voice_fsm.tts.sockets import SocketPool
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.retry import RetryPolicy
 from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
@@ -95,7 +95,7 @@ async def open_elevenlabs_tts(
 ) -> AsyncIterator["ElevenLabsTts"]:
     """Run the provider; leaving closes all of its sockets. ``client`` stays the caller's."""
     async with background_nursery() as nursery:
-        sockets = WarmSockets(
+        sockets = SocketPool(
             nursery,
             partial(open_socket, config.base_url, config.api_key, config.deadlines.connect_s),
             max_idle=config.max_idle_sockets,
@@ -109,7 +109,9 @@ class ElevenLabsTts:
 
     name = "elevenlabs"
 
-    def __init__(self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, sockets: WarmSockets) -> None:
+    def __init__(
+        self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, sockets: SocketPool[Voice]
+    ) -> None:
         self._config = config
         self._client = client
         self._sockets = sockets
@@ -129,7 +131,7 @@ class ElevenLabsTts:
         except ClientError:
             return
         if self._uses_socket(voice):
-            self._sockets.prewarm(voice)
+            self._sockets.prewarm(voice, another=True)  # each serves one reply
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         """List the voices of the account and those that come with it.

@@ -1,5 +1,6 @@
 """ElevenLabs' speech over a WebSocket: text goes out as it is written, audio comes back as it is made."""
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -10,38 +11,76 @@ from trio_websocket import ConnectionClosed
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderFault, Upstream
-from voice_fsm.tts.elevenlabs_warm import WarmSocket, WarmSockets
 from voice_fsm.tts.elevenlabs_wire import (
     END_OF_TEXT,
     KEEP_ALIVE,
     Voice,
+    credentials,
     error_of_close,
+    error_of_refusal,
+    opening_message,
     read_socket_frame,
+    socket_url,
     text_message,
 )
 from voice_fsm.tts.patience import Patience
 from voice_fsm.tts.reply import Frame, FrameSource, shifted
 from voice_fsm.tts.script import Script
+from voice_fsm.tts.sockets import SocketPool, SpeechSocket
 from voice_fsm.upstream.connection import UpstreamSocket
-from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.faults import RefusedError, provider_error
 from voice_fsm.upstream.http import Deadlines
-from voice_fsm.upstream.websocket import background_nursery
+from voice_fsm.upstream.websocket import background_nursery, open_websocket
 
 _KEEP_ALIVE_EVERY_S: Final = 10.0
 """Half of the service's default patience, should it not heed ours."""
 
 
+@asynccontextmanager
+async def open_socket(
+    base_url: str, api_key: str, connect_s: float, voice: Voice
+) -> AsyncIterator[UpstreamSocket]:
+    """Open a socket and begin its stream, so that nothing but text is left to send.
+
+    Raises:
+        ProviderError: on entering.
+    """
+    connecting = trio.CancelScope(deadline=trio.current_time() + connect_s)
+    with connecting:
+        async with _agreed_websocket(socket_url(base_url, voice), api_key) as connection:
+            try:
+                await connection.send_message(opening_message(voice))
+            except ConnectionClosed as closed:
+                raise error_of_close(closed) from None
+            connecting.deadline = math.inf
+            yield connection
+    if connecting.cancelled_caught:
+        raise provider_error(Upstream.TTS, ProviderFault.TIMEOUT)
+
+
+@asynccontextmanager
+async def _agreed_websocket(url: str, api_key: str) -> AsyncIterator[UpstreamSocket]:
+    headers = list(credentials(api_key).items())
+    try:
+        async with open_websocket(url, upstream=Upstream.TTS, headers=headers) as connection:
+            yield connection
+    except RefusedError as refusal:
+        raise error_of_refusal(refusal) from None
+
+
 class SocketRequest:
     """The speech of a whole reply, asked for piece by piece."""
 
-    def __init__(self, script: Script, voice: Voice, sockets: WarmSockets, deadlines: Deadlines) -> None:
+    def __init__(
+        self, script: Script, voice: Voice, sockets: SocketPool[Voice], deadlines: Deadlines
+    ) -> None:
         self.untold: list[str] = []
         """Text that the next frame says, if it does not tell so itself."""
         self._script = script
         self._voice = voice
         self._sockets = sockets
         self._deadlines = deadlines
-        self._socket: WarmSocket | None = None
+        self._socket: SpeechSocket[Voice] | None = None
 
     async def has_text(self) -> bool:
         """Wait for the first text, meanwhile opening a socket; there may be none."""

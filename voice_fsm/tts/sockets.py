@@ -1,9 +1,11 @@
-"""Sockets that serve one reply after another, and wait open in between.
+"""Sockets that are open before the reply that they serve, and after it wait for another.
 
 Each lives in a task of the provider's nursery. It is claimed by at most one reply at a time, and either given
-back after it, to serve another, or closed.
+back after it, to serve another, or closed. Where the service ends the stream of a socket with the reply, all
+are closed; they were still opened ahead of it.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -29,7 +31,7 @@ _GONE_S: Final = 0.5
 
 
 class SpeechSocket(Generic[K]):
-    """One socket: being opened, idle, claimed, gone."""
+    """One socket: being opened, idle, claimed, in use, gone."""
 
     def __init__(self, key: K, idle_s: float) -> None:
         self.key = key
@@ -41,6 +43,7 @@ class SpeechSocket(Generic[K]):
         self._connection: UpstreamSocket | None = None
         self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
         self._claimed = False
+        self._in_use = False
         self._returned = trio.Event()
         self._settled = trio.Event()
         self._gone = trio.Event()
@@ -60,25 +63,30 @@ class SpeechSocket(Generic[K]):
         return self._connection is not None and not self.is_usable
 
     async def connection(self) -> UpstreamSocket:
-        """Wait until it is open.
+        """Wait until it is open, and use it; from now on nobody else looks after it.
 
         Raises:
             ProviderError: it could not be opened.
         """
         await self._settled.wait()
+        self._in_use = True
+        self._idle.cancel()
         if self._connection is None:
             raise self._failure
         return self._connection
 
     def claim(self) -> None:
-        """Keep it until it is given back or released."""
+        """Keep it until it is given back or released, however old it gets."""
         self._claimed = True
-        self._idle.cancel()
+        self._idle.deadline = math.inf
 
     def give_back(self) -> None:
         """Let it wait for another reply."""
         self._claimed = False
-        self._returned.set()
+        self._idle.deadline = trio.current_time() + self._idle_s
+        if self._in_use:
+            self._in_use = False
+            self._returned.set()
 
     async def release(self) -> None:
         """Close it at once, and wait until that is done."""
@@ -101,26 +109,26 @@ class SpeechSocket(Generic[K]):
             self._gone.set()
 
     async def _serve(self, connection: UpstreamSocket) -> None:
-        """Be idle and claimed by turns, until it has been idle for too long."""
+        """Be idle and in use by turns, until it has been idle for too long."""
         while True:
-            if not self._claimed:
-                await self._stay_open(connection)
-            if not self._claimed:
+            if self._in_use:
+                await self._returned.wait()
+                self._returned = trio.Event()
+            elif await self._ends_idle(connection):
                 return
-            await self._returned.wait()
-            self._returned = trio.Event()
 
-    async def _stay_open(self, connection: UpstreamSocket) -> None:
-        """Wait to be claimed, or until it is too old, or no longer answers.
+    async def _ends_idle(self, connection: UpstreamSocket) -> bool:
+        """Wait to be used; true if it is too old by then, or no longer answers.
 
         What comes meanwhile belongs to a reply that is over; left unread, it would keep a close from being
         seen.
         """
-        with (
-            trio.CancelScope(deadline=trio.current_time() + self._idle_s) as self._idle,
-            suppress(ConnectionClosed, trio.TooSlowError),
-        ):
-            await connection.watch(_PROBE_EVERY_S, _PONG_S, keep=False)
+        idle_until_s = math.inf if self._claimed else trio.current_time() + self._idle_s
+        with trio.CancelScope(deadline=idle_until_s) as self._idle:
+            with suppress(ConnectionClosed, trio.TooSlowError):
+                await connection.watch(_PROBE_EVERY_S, _PONG_S, keep=False)
+            return True
+        return trio.current_time() >= self._idle.deadline
 
 
 class SocketPool(Generic[K]):
@@ -148,10 +156,14 @@ class SocketPool(Generic[K]):
         """How many wait to be claimed, those still being opened included."""
         return len(self._idle)
 
-    def prewarm(self, key: K) -> None:
-        """Open one in the background, unless one is ready or about to be."""
-        if len(self._idle) < self._max_idle and self._find(key) is None:
+    def prewarm(self, key: K, *, another: bool = False) -> None:
+        """Open one in the background, unless one is ready or about to be; with ``another`` even then."""
+        if len(self._idle) < self._max_idle and (another or not self.has(key)):
             self._idle.append(self._start(key))
+
+    def has(self, key: K) -> bool:
+        """Whether one is ready, or about to be."""
+        return self._find(key) is not None
 
     def claim(self, key: K) -> SpeechSocket[K]:
         """Take the one that was idle last, or have a new one opened.

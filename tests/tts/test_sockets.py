@@ -18,8 +18,9 @@ from tests.fakes.sockets import read_head, serve
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError
 from voice_fsm.fsm.options import VoiceSettings
-from voice_fsm.tts.elevenlabs_warm import WarmSockets, open_socket
 from voice_fsm.tts.elevenlabs_wire import Voice
+from voice_fsm.tts.elevenlabs_ws import open_socket
+from voice_fsm.tts.sockets import SocketPool
 from voice_fsm.upstream.websocket import background_nursery
 
 VOICE = Voice(
@@ -37,17 +38,17 @@ ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 @asynccontextmanager
 async def pool(
     fake: FakeElevenLabsTts, *, max_idle: int = 2, idle_s: float = 60
-) -> AsyncIterator[WarmSockets]:
+) -> AsyncIterator[SocketPool[Voice]]:
     async with serve_elevenlabs_tts(fake) as url, background_nursery() as nursery:
         connect = partial(open_socket, url, fake.api_key, 1.0)
-        yield WarmSockets(nursery, connect, max_idle=max_idle, idle_s=idle_s)
+        yield SocketPool(nursery, connect, max_idle=max_idle, idle_s=idle_s)
 
 
 async def test_a_claimed_socket_has_no_handshake_left(autojump_clock: Any) -> None:
     """After prewarming, the connection is there at once, and its settings are with the service."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(1)
         assert fake.streams[0].texts == [" "]
 
@@ -65,7 +66,7 @@ async def test_a_claim_joins_a_handshake_under_way(autojump_clock: Any) -> None:
     """A socket that is still being opened is claimed rather than a second one opened."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         socket = sockets.claim(VOICE)
         await socket.connection()
         await trio.sleep(1)
@@ -77,7 +78,7 @@ async def test_a_socket_serves_one_claim(autojump_clock: Any) -> None:
     """The second claim gets a socket of its own."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         first, second = sockets.claim(VOICE), sockets.claim(VOICE)
         assert await first.connection() is not await second.connection()
         await first.release()
@@ -88,7 +89,7 @@ async def test_a_socket_of_another_voice_is_left_alone(autojump_clock: Any) -> N
     """Any difference in what was asked for makes another socket."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         other = Voice(
             voice_id="voice-1",
             model_id="eleven_flash_v2_5",
@@ -107,12 +108,12 @@ async def test_no_more_idle_sockets_than_allowed(autojump_clock: Any) -> None:
     fake = FakeElevenLabsTts()
     async with pool(fake, max_idle=2) as sockets:
         for _ in range(5):
-            sockets.prewarm(VOICE)
+            sockets.prewarm(VOICE, another=True)
         await trio.sleep(1)
         assert fake.live_streams == sockets.idle_count == 2
 
         sockets.claim(VOICE)
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(1)
         assert fake.live_streams == 3
 
@@ -121,7 +122,7 @@ async def test_an_old_socket_is_closed(autojump_clock: Any) -> None:
     """A socket that nobody claims ends after its time, before the service would end it."""
     fake = FakeElevenLabsTts()
     async with pool(fake, idle_s=60) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(59)
         assert fake.live_streams == 1
         await trio.sleep(2)
@@ -133,7 +134,7 @@ async def test_a_claimed_socket_does_not_age(autojump_clock: Any) -> None:
     """The time that an idle socket has ends with the claim."""
     fake = FakeElevenLabsTts()
     async with pool(fake, idle_s=60) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(59)
         socket = sockets.claim(VOICE)
         await trio.sleep(100)
@@ -145,7 +146,7 @@ async def test_a_socket_that_the_service_closed_is_not_used(autojump_clock: Any)
     """A dead socket is passed over at once, and its place is free again soon."""
     fake = FakeElevenLabsTts(inactivity_s=5)
     async with pool(fake, max_idle=1) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(5.5)
         assert not sockets.has(VOICE)
         assert fake.live_streams == 0
@@ -162,7 +163,7 @@ async def test_a_socket_whose_peer_fell_silent_is_dropped(autojump_clock: Any) -
     """A peer that no longer answers pings is given up, though no close ever came."""
     fake = FakeElevenLabsTts(troubles=[Trouble.DEAF])
     async with pool(fake, max_idle=1) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(9)
         assert sockets.has(VOICE)
         await trio.sleep(6)
@@ -185,7 +186,7 @@ async def test_a_socket_that_cannot_be_opened_is_no_ones_until_claimed(
     """A failure ahead of time is forgotten; one that a reply waits for is told to it."""
     fake = FakeElevenLabsTts(troubles=[trouble, trouble])
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(2)
         assert sockets.idle_count == 0
 
@@ -208,8 +209,8 @@ async def test_a_service_that_closes_in_one_breath_with_the_handshake(autojump_c
         await stream.receive_some()
 
     async with serve(handler) as url, background_nursery() as nursery:
-        sockets = WarmSockets(nursery, partial(open_socket, url, "key", 1.0), max_idle=1, idle_s=60)
-        sockets.prewarm(VOICE)
+        sockets = SocketPool(nursery, partial(open_socket, url, "key", 1.0), max_idle=1, idle_s=60)
+        sockets.prewarm(VOICE, another=True)
         with trio.fail_after(5):
             while sockets.idle_count:
                 await trio.sleep(0.1)
@@ -225,8 +226,8 @@ async def test_a_fault_of_ours_reaches_the_claimer_alone() -> None:
         yield
 
     async with background_nursery() as nursery:
-        sockets = WarmSockets(nursery, broken, max_idle=2, idle_s=60)
-        sockets.prewarm(VOICE)
+        sockets = SocketPool(nursery, broken, max_idle=2, idle_s=60)
+        sockets.prewarm(VOICE, another=True)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ZeroDivisionError):
             await sockets.claim(VOICE).connection()
@@ -236,10 +237,10 @@ async def test_the_end_of_the_pool_closes_everything(autojump_clock: Any) -> Non
     """Sockets being opened, idle, claimed and dead are all gone when the pool is."""
     fake = FakeElevenLabsTts(troubles=[Trouble.HANG_IN_HANDSHAKE, None, None, CloseWith(1001)])
     async with pool(fake, max_idle=4) as sockets:
-        sockets.prewarm(VOICE)
+        sockets.prewarm(VOICE, another=True)
         await trio.sleep(0.5)
         for _ in range(3):
-            sockets.prewarm(VOICE)
+            sockets.prewarm(VOICE, another=True)
         await trio.sleep(0.1)
         sockets.claim(VOICE)
         assert fake.live_streams == 4
@@ -254,7 +255,7 @@ async def test_released_at_any_moment_nothing_stays(autojump_clock: Any) -> None
     async with pool(fake, max_idle=4) as sockets:
         for _ in range(200):
             if chance.random() < 0.5:
-                sockets.prewarm(VOICE)
+                sockets.prewarm(VOICE, another=True)
             socket = sockets.claim(VOICE)
             for _ in range(chance.randrange(12)):
                 await trio.lowlevel.checkpoint()
