@@ -15,11 +15,17 @@ from tests.fakes.scripted import ScriptedChat, ScriptedStt, ScriptedTts, play_sc
 from tests.web.realtime.conftest import FREE, Client, Rig, make_rig
 from voice_fsm.chat.base import ChatRequest, ReplyPart
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.history import Exchange
+from voice_fsm.fsm.options import PCM_24K, SttOptions
 from voice_fsm.runtime.agents import Agent
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, TextDelta
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 from voice_fsm.web.auth import Gate, TokenMint
+from voice_fsm.web.realtime.items import Items
+from voice_fsm.web.realtime.narration import Adopted, Narration
+from voice_fsm.wire.realtime_session import INITIAL, merged
 
 STORY = "Once upon a time there was a queen, and she had three ships."
 SECOND = bytes(48000)
@@ -96,6 +102,8 @@ async def test_a_text_turn_has_its_events_in_order(
         "mine",
     ]
     assert not tts.spoken
+    client.ask()
+    assert (await client.next("response.done"))["response"]["metadata"] is None
 
 
 async def test_a_voice_turn_has_its_events_in_order(
@@ -210,6 +218,48 @@ async def test_push_to_talk(
     events = await client.until("response.done")
     assert chat.requests[-1].text == "Good day."
     assert not [event for event in events if "transcription" in event["type"]]
+
+
+async def test_a_request_is_withdrawn_before_its_response_begins(
+    client: Client, stt: ScriptedStt, chat: ScriptedChat, autojump_clock: MockClock
+) -> None:
+    """Then there is none to be cancelled, and none begins."""
+    client.detect(None)
+    client.append(SECOND)
+    client.send("input_audio_buffer.commit")
+    client.ask(output_modalities=["text"])
+    assert (await error_of(client, "response.cancel"))["code"] == "response_cancel_not_active"
+    stt.say(CommittedTranscript("Good day."))
+    await trio.sleep(10)
+    assert not client.of("response.created")
+    client.ask()
+    done = (await client.next("response.done"))["response"]
+    assert (done["output_modalities"], chat.requests[-1].text) == (["audio"], "Good day.")
+
+
+def test_speech_that_began_before_the_reply_is_told_again_when_it_interrupts() -> None:
+    """A client that stopped its player at the first telling has begun to play again."""
+    narration = Narration(Items(), lambda: 1000.0)
+    config = merged(INITIAL, {})
+    told: list[Any] = []
+    for item in (
+        Answer(Adopted("session.created", config, SttOptions(), {})),
+        fx.TurnStarted(1, "Hello.", "user"),
+        fx.SpeechBegan(),
+        fx.AudioStarted(1, PCM_24K),
+        AudioChunk(1, PCM_24K, SECOND),
+        fx.AudioEnded(1, PCM_24K, whole=False),
+        fx.TurnInterrupted(1, "speech", "", 0.0),
+        fx.TurnEnded(1, "interrupted"),
+        TextDelta(1, "late"),
+        AudioChunk(2, PCM_24K, SECOND),
+        fx.SpeechEnded(),
+    ):
+        told += narration.tell(item)
+    begun = [event.fields["item_id"] for event in told if event.type.endswith("speech_started")]
+    assert len(begun) == 2
+    assert len(set(begun)) == 1
+    assert [event.type for event in told][-2:] == ["response.done", "input_audio_buffer.speech_stopped"]
 
 
 async def test_what_is_cleared_was_not_said(
@@ -525,6 +575,24 @@ async def test_a_function_is_called(services: Services, autojump_clock: MockCloc
         client.send("conversation.item.create", item={**output, "call_id": "call_of_old"})
         client.update(tool_choice="none")
         await client.until("session.updated")
+
+
+async def test_an_output_for_a_turn_that_was_stopped_is_for_the_next(
+    services: Services, autojump_clock: MockClock
+) -> None:
+    """The response that the client asks for begins all the same."""
+    chat = AskingChat()
+    async with make_rig(attrs.evolve(services, chat=chat)).connect() as client:
+        client.update(tools=TOOLS)
+        client.ask()
+        (call,) = (await client.next("response.done"))["response"]["output"]
+        output = {"type": "function_call_output", "call_id": call["call_id"], "output": "rains"}
+        client.send("conversation.item.create", item=output)
+        client.send("response.cancel")
+        await trio.sleep(1)
+        client.ask()
+        await client.until("response.done")
+        assert chat.requests[-1].context == ("rains",)
 
 
 async def test_an_output_that_does_not_come_is_not_waited_for_for_ever(

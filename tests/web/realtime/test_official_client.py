@@ -141,6 +141,8 @@ def test_a_person_talks(connection: RealtimeConnection) -> None:
     assert started.item_id == stopped.item_id == committed.item_id
     assert 500 < started.audio_start_ms < stopped.audio_end_ms
     assert {"America", "very", "well."} <= heard_words(before)
+    (completed,) = of(before, "conversation.item.input_audio_transcription.completed")
+    assert 3 < completed.usage.seconds < 6
     pcm = b"".join(base64.b64decode(event.delta) for event in of(events, "response.output_audio.delta"))
     assert len(pcm) > 48 * 1000
     assert max(memoryview(pcm).cast("h")) > 1000
@@ -181,9 +183,10 @@ def test_a_person_interrupts_and_the_client_truncates(connection: RealtimeConnec
     events = until(connection, "response.done")
     (done,) = of(events, "response.done")
     assert done.response.id == first.response_id
-    if done.response.status == "cancelled":  # else all of it had been sent, and its playing was interrupted
-        assert done.response.status_details.reason == "turn_detected"
-        assert done.response.output[0].status == "incomplete"
+    assert (done.response.status, done.response.status_details.reason) == ("cancelled", "turn_detected")
+    assert done.response.output[0].status == "incomplete"
+    order = [event.type for event in events]
+    assert "response.output_audio.delta" not in order[order.index("input_audio_buffer.speech_started") :]
     connection.conversation.item.truncate(item_id=first.item_id, content_index=0, audio_end_ms=100)
     events = until(connection, "response.done")
     assert of(events, "conversation.item.truncated")[0].audio_end_ms == 100

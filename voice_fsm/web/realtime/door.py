@@ -182,8 +182,8 @@ class RealtimeDoor:
             raise RealtimeRefusal(
                 "input_audio_buffer_commit_empty", "Error committing input audio buffer: the buffer is empty."
             )
+        item = told.user_audio(new_id("item"), self._buffered_ms)
         self._buffered_ms = 0.0
-        item = told.user_audio(new_id("item"))
         for event in told.commit_events(self._items, item):
             session.answer(event)
         if session.is_heard:
@@ -250,8 +250,8 @@ class RealtimeDoor:
     def _respond(self, session: VoiceSession, message: wire.ResponseCreate) -> None:
         if self._config.type == "transcription":
             raise RealtimeRefusal("invalid_event", "A transcription session makes no responses.")
-        if self._outputs:
-            self._go_on(session, message)
+        if self._gave_outputs():
+            session.answer(told.OutputsGiven(message.response))
             return
         if session.is_replying:
             raise RealtimeRefusal(
@@ -264,17 +264,23 @@ class RealtimeDoor:
         session.answer(told.ReplyAsked(message.response))
         session.step(Respond(at_s=trio.current_time(), options=options))
 
-    def _go_on(self, session: VoiceSession, message: wire.ResponseCreate) -> None:
-        """Let the turn that waits for outputs have them."""
+    def _gave_outputs(self) -> bool:
+        """Let the turn that waits for outputs have them; those of a turn that is over are for the next."""
         outputs, self._outputs = self._outputs, {}
+        awaited = [call_id for call_id in outputs if self._tools.awaits(call_id)]
         for call_id, output in outputs.items():
-            self._tools.answered(call_id, output, is_error=False)
-        session.answer(told.OutputsGiven(message.response))
+            if call_id in awaited:
+                self._tools.answered(call_id, output, is_error=False)
+            else:
+                self._notes.note(output, call_id)
+        return bool(awaited)
 
     def _cancel(self, session: VoiceSession, message: wire.ResponseCancel) -> None:
         asked_for, running = message.response_id, self._narration.open_response
         is_other = asked_for is not None and asked_for != running
         is_active = session.is_replying and not is_other
+        if not session.is_replying:
+            session.answer(told.ReplyAsked(None))
         if not is_other:  # what is still being heard of a response that is done ends too
             session.step(Interrupt(at_s=trio.current_time()))
         if not is_active:

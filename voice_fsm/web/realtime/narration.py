@@ -39,9 +39,9 @@ class Adopted:
 
 @attrs.frozen
 class ReplyAsked:
-    """The client asked for the response that begins next."""
+    """The client asked for the response that begins next; ``None``: not any more."""
 
-    response: ResponseConfig
+    response: ResponseConfig | None
 
 
 @attrs.frozen
@@ -95,12 +95,14 @@ class Narration:
         self._stt = SttOptions()
         self._asked: ResponseConfig | None = None
         self._turn_id = 0
+        """Of the turn in hand; 0 between turns."""
         self._response: Response | None = None
         self._is_audible = False
         """Whether audio of the turn has begun and the turn is not over, so that clients may be playing it."""
         self._speech: Literal["silence", "untold", "told"] = "silence"
-        self._speaking_item = ""
-        self._spoken: deque[str] = deque()
+        self._speaking = user_audio(new_id("item"), 0.0)
+        self._speaking_since_ms = 0.0
+        self._spoken: deque[Item] = deque()
         """Items of speech that has ended and whose words are to come."""
         self._ended: deque[Item] = deque()
         """Items whose utterance the client ended and whose words are to come."""
@@ -180,9 +182,9 @@ class Narration:
                 yield ServerEvent("input_audio_buffer.cleared")
             case Retrieve(item):
                 yield ServerEvent("conversation.item.retrieved", {"item": item.as_json()})
-            case ToolQuestion():
+            case ToolQuestion(turn_id=turn_id) if turn_id == self._turn_id:
                 yield from self._call(answer)
-            case OutputsGiven(response) if self._response is None:
+            case OutputsGiven(response) if self._response is None and self._turn_id:
                 yield self._begin(response)
             case _:
                 pass
@@ -203,22 +205,24 @@ class Narration:
         detection = self._config.audio.input.turn_detection
         if detection is None:
             return
-        if self._speech != "told":
-            self._speaking_item = new_id("item")
-        self._speech = "told"
         start_ms = max(self._written_ms() - detection.prefix_padding_ms, 0)
+        if self._speech != "told":
+            self._speaking, self._speaking_since_ms = user_audio(new_id("item"), 0.0), start_ms
+        self._speech = "told"
         yield ServerEvent(
             "input_audio_buffer.speech_started",
-            {"audio_start_ms": round(start_ms), "item_id": self._speaking_item},
+            {"audio_start_ms": round(start_ms), "item_id": self._speaking.id},
         )
 
     def _speech_ended(self) -> Iterator[ServerMessage]:
         was_told, self._speech = self._speech == "told", "silence"
         if was_told:
-            self._spoken.append(self._speaking_item)
+            end_ms = self._written_ms()
+            self._speaking.audio_ms = end_ms - self._speaking_since_ms
+            self._spoken.append(self._speaking)
             yield ServerEvent(
                 "input_audio_buffer.speech_stopped",
-                {"audio_end_ms": round(self._written_ms()), "item_id": self._speaking_item},
+                {"audio_end_ms": round(end_ms), "item_id": self._speaking.id},
             )
 
     def _committed(self, text: str) -> Iterator[ServerMessage]:
@@ -232,13 +236,11 @@ class Narration:
         if not self._spoken:
             return
         detection = self._config.audio.input.turn_detection
-        item_id = self._spoken[0]
         if detection is not None and detection.type == "semantic_vad":
-            item_id = self._spoken[-1]  # the recogniser joins what was said between pauses
+            item = self._spoken.pop()  # the recogniser joins what was said between pauses
             self._spoken.clear()
         else:
-            self._spoken.popleft()
-        item = user_audio(item_id)
+            item = self._spoken.popleft()
         yield from commit_events(self._items, item)
         yield from self._transcribed(item, text)
 
@@ -252,16 +254,22 @@ class Narration:
             yield ServerEvent(f"{name}.delta", {**place, "delta": text})
         yield ServerEvent(
             f"{name}.completed",
-            {**place, "transcript": text, "usage": {"type": "duration", "seconds": 0}},
+            {
+                **place,
+                "transcript": text,
+                "usage": {"type": "duration", "seconds": round(item.audio_ms / 1000, 1)},
+            },
         )
 
     def _timed_out(self) -> Iterator[ServerMessage]:
-        item, end_ms = user_audio(new_id("item")), round(self._written_ms())
+        end_ms = round(self._written_ms())
         detection = self._config.audio.input.turn_detection
         idle_ms = detection.idle_timeout_ms if detection else None
+        start_ms = max(end_ms - (idle_ms or 0), 0)
+        item = user_audio(new_id("item"), end_ms - start_ms)
         yield ServerEvent(
             "input_audio_buffer.timeout_triggered",
-            {"audio_start_ms": max(end_ms - (idle_ms or 0), 0), "audio_end_ms": end_ms, "item_id": item.id},
+            {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": item.id},
         )
         yield from commit_events(self._items, item)
 
@@ -409,7 +417,7 @@ class Narration:
             yield from self._finish("completed")
         elif outcome == "cancelled":
             yield from self._finish("cancelled", "turn_detected")
-        self._is_audible = False
+        self._turn_id, self._is_audible = 0, False
         if self._speech == "untold":
             yield from self._tell_speech()
 
@@ -438,9 +446,9 @@ class Narration:
         )
 
 
-def user_audio(item_id: str) -> Item:
+def user_audio(item_id: str, audio_ms: float) -> Item:
     """What the user said, before its words are known."""
-    return Item(item_id, message("user", [{"type": "input_audio", "transcript": None}]))
+    return Item(item_id, message("user", [{"type": "input_audio", "transcript": None}]), audio_ms=audio_ms)
 
 
 def commit_events(items: Items, item: Item) -> Iterator[ServerEvent]:
