@@ -26,6 +26,7 @@ from tests.fakes.sockets import (
 )
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.connection import UpstreamSocket
+from voice_fsm.upstream.eager import EagerStream
 from voice_fsm.upstream.websocket import (
     _UpgradeStream,
     background_nursery,
@@ -206,8 +207,8 @@ async def test_the_sockets_options_suit_speech() -> None:
     """Small messages leave at once, and a host that vanished is noticed."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listeners[0] as listener, await dial_tcp(*listener.socket.getsockname()) as stream:
-        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
-        assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
 
 
 # --- failures to open -------------------------------------------------------------------------------
@@ -413,7 +414,7 @@ async def test_a_server_is_asked_for_the_certificate_of_its_name() -> None:
     """Whatever address the name leads to."""
     async with secured("service.example.com") as (url, tls):
 
-        async def dial(host: str, _port: int) -> trio.SocketStream:
+        async def dial(host: str, _port: int) -> EagerStream:
             assert host == "service.example.com"
             return await dial_tcp("127.0.0.1", int(url.rpartition(":")[2]))
 

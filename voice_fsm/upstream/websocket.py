@@ -30,6 +30,7 @@ from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.connection import READ_BYTES, UpstreamSocket
+from voice_fsm.upstream.eager import EagerStream
 from voice_fsm.upstream.faults import provider_error, refused
 
 log = structlog.get_logger()
@@ -48,6 +49,7 @@ _MAX_REFUSAL_BYTES: Final = 32 * 1024
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 _WS_SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
+_USER_AGENT: Final = f"voice-fsm/{version('voice-fsm')}"
 _REDIRECTION: Final = 300
 _UPGRADE_REQUEST: Final = h11.Request(
     method="GET", target="/", headers=[("Host", "-"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
@@ -95,7 +97,7 @@ def default_tls_context() -> ssl.SSLContext:
     return context
 
 
-async def dial_tcp(host: str, port: int) -> trio.SocketStream:
+async def dial_tcp(host: str, port: int) -> EagerStream:
     """Open a TCP stream (Trio sets TCP_NODELAY) which notices within a quarter minute that the host is gone.
 
     Raises:
@@ -105,7 +107,7 @@ async def dial_tcp(host: str, port: int) -> trio.SocketStream:
     if hasattr(trio.socket, "TCP_USER_TIMEOUT"):  # pragma: no branch  # Linux only
         patience_ms = int(_UNACKNOWLEDGED_S * 1000)
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience_ms)
-    return stream
+    return EagerStream(stream)
 
 
 @asynccontextmanager
@@ -347,8 +349,9 @@ async def _refusal(
 def _encode_headers(headers: Sequence[tuple[str, str]], upstream: Upstream) -> list[tuple[bytes, bytes]]:
     if not all(value.isascii() and value.isprintable() for _, value in headers):
         raise provider_error(upstream, ProviderFault.AUTH_FAILED)
-    agent = ("User-Agent", f"voice-fsm/{version('voice-fsm')}")
-    return [(name.encode(), value.strip().encode()) for name, value in (agent, *headers)]
+    return [
+        (name.encode(), value.strip().encode()) for name, value in (("User-Agent", _USER_AGENT), *headers)
+    ]
 
 
 def _is_host(name: str) -> bool:

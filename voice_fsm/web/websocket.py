@@ -6,7 +6,8 @@ of CPU, where Hypercorn's own path took 330. What follows from it:
 
 - A client is slowed down by TCP as soon as the app does not receive; nothing piles up here.
 - Pings are answered, and a client's leaving is noticed, while the app is in `receive`. Keep a task there.
-- `send` writes at once. Cancelling it while not one byte of the frame has gone leaves the connection whole;
+- `send` writes at once, and is no checkpoint unless it has to wait: whoever sends without end, waits for
+  something in between. Cancelling it while not one byte of the frame has gone leaves the connection whole;
   a frame once begun is finished, or the connection is given up.
 - A `send` to a client that has gone raises `PeerGone`, as ASGI asks since 2.4; Starlette's `WebSocket` makes
   it a `WebSocketDisconnect`.
@@ -29,6 +30,7 @@ from hypercorn.protocol.ws_stream import Handshake
 from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
+from voice_fsm.upstream.eager import write_now
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.wire.frames import (
     BINARY,
@@ -289,8 +291,9 @@ class AsgiWebSocket:
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             # Not `send_all`: it cannot be cancelled without doubt about what has gone.
-            sent_bytes = await self._stream.socket.send(data)
+            sent_bytes = write_now(self._stream.socket, data) or await self._stream.socket.send(data)
             if sent_bytes < len(data):
                 await self._transmit_rest(data[sent_bytes:])
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
