@@ -566,6 +566,22 @@ async def test_a_client_that_never_reads_is_cut_off(
     assert client.closed_with == 1008
 
 
+async def test_a_client_that_does_not_read_is_not_cut_off_over_what_it_can_do_without(
+    autojump_clock: MockClock, services: Services
+) -> None:
+    """Of that no more is queued than of what it asks for."""
+
+    async def act(session: VoiceSession) -> None:
+        for number in range(1000):
+            session.mention(number)
+        await trio.sleep(200)
+
+    client = await run(services, configured(act), read_s=lambda _: 1.0)
+    numbers = [item.message for item in client.told if isinstance(item, Answer)]
+    assert numbers == list(range(len(numbers)))
+    assert 50 < len(numbers) < 70
+
+
 async def test_draining_says_goodbye_with_1012(autojump_clock: MockClock, services: Services) -> None:
     """A server that is about to stop ends the turn, tells why and closes."""
 

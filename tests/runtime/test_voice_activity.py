@@ -257,3 +257,26 @@ async def test_only_local_vad_commits(
     door = await run(services, talk, SessionOptions(turn=TurnOptions(barge_in="vad")))
     assert [told for told, _ in speech_told(door)] == [SpeechBegan, SpeechEnded]
     assert stt.links[0].commits == []
+
+
+# --- how probable speech is -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk_ms", [20, 100, 300])
+async def test_a_score_is_told_for_every_tenth_of_a_second(
+    autojump_clock: MockClock, services: Services, chunk_ms: int
+) -> None:
+    """However the audio was cut; it is high in speech and 0 in silence."""
+    scores: list[float] = []
+
+    async def act(session: VoiceSession) -> None:
+        session.configure("s1", SessionOptions(), tell_score=scores.append)
+        await trio.testing.wait_all_tasks_blocked()
+        await talk(session, chunk=chunk_ms * 32)
+
+    await VoiceSession(services, RecordingDoor(act)).run()
+    tenths = len(ONE_SENTENCE) // CHUNK
+    assert abs(len(scores) - tenths) <= chunk_ms / 100
+    assert scores[:2] == [0.0, 0.0]
+    assert max(scores) > VadRules().threshold
+    assert scores[-3:] == [0.0] * 3

@@ -23,7 +23,7 @@ CHANNELS: Final = 2
 HELD_S: Final = MAX_CLIENT_LAG_S + 2.0
 """For so long it may turn out that audio was not heard: a client's reports come as late as that."""
 MAX_WAITING_S: Final = 120.0
-"""Audio of the assistant that may wait to be heard, 3.8 MB at 16 kHz; what is beyond becomes silence."""
+"""Audio of the assistant that may wait to be heard, 5.8 MB at 24 kHz; what is beyond becomes silence."""
 JITTER_S: Final = 0.1
 """Microphone audio that comes so late or less follows the audio before it; else there was a gap."""
 BLOCK: Final = 10 * RATE_HZ

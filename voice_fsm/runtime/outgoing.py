@@ -97,6 +97,11 @@ class Outgoing:
         """Whether output of this turn is taken."""
         return self._admitted == turn_id
 
+    @property
+    def has_room(self) -> bool:
+        """Whether few notices wait."""
+        return self._notices < MANY_NOTICES
+
     def put(self, notice: Notice | Answer) -> None:
         """Queue a notice.
 

@@ -190,17 +190,25 @@ class VoiceSession:
             self._perform(effect)
         self._alarm.deadline = self._core.deadline_s
 
-    def configure(self, session_id: str, options: SessionOptions, *, tell_speech: bool = False) -> None:
+    def configure(
+        self,
+        session_id: str,
+        options: SessionOptions,
+        *,
+        tell_speech: bool = False,
+        tell_score: Callable[[float], None] | None = None,
+    ) -> None:
         """Set the session up, unless the services cannot serve these options.
 
         ``tell_speech`` has it listen for speech on behalf of a client that wants to be told of it.
+        ``tell_score`` is called ten times for every second of audio, with the probability of speech.
 
         Raises:
             ClientError: they cannot; the session is as before.
         """
         self._services.tts.check(options.tts)
         self._services.chat.check(options.backend)
-        self._tells_speech = tell_speech
+        self._tells_speech, self._activity.tell_score = tell_speech, tell_score
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
 
     def update(self, options: SessionOptions, *, tell_speech: bool) -> None:
@@ -227,6 +235,11 @@ class VoiceSession:
     def answer(self, message: object) -> None:
         """Queue what the door has to say by itself."""
         self._put(Answer(message))
+
+    def mention(self, message: object) -> None:
+        """Queue what a client can do without; nothing, while it does not read what it was told."""
+        if self._outgoing.has_room:
+            self._put(Answer(message))
 
     def answer_of_turn(self, turn_id: int, message: object) -> None:
         """Queue what the door has to say of a turn; nothing, once the turn is over."""

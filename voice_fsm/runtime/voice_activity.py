@@ -94,6 +94,8 @@ class VoiceActivity:
         self._step = step
         self._end_utterance = end_utterance
         self._is_assistant_audible = is_assistant_audible
+        self.tell_score: Callable[[float], None] | None = None
+        """Who is told, for every `PIECE_MS` of audio, how probable speech is in it; set before `ensure`."""
         self._assignment: Assignment | None = None
         self._waiting: deque[_Sound | Assignment | None] = deque()
         """Audio, and between it the assignments that hold from there on."""
@@ -102,6 +104,7 @@ class VoiceActivity:
 
     def ensure(self, options: SessionOptions, *, is_told: bool) -> None:
         """Listen as these options ask for, from here on; see `assignment_for`."""
+        is_told = is_told or self.tell_score is not None
         assignment = assignment_for(options, self._rules, is_told=is_told)
         if assignment != self._assignment:
             self._assignment = assignment
@@ -170,6 +173,8 @@ class VoiceActivity:
                 ear.note_stop()
         if ear.take_end():
             self._end_utterance()
+        if self.tell_score is not None and ear.take_piece():
+            self.tell_score(ear.detector.take_probability())
 
 
 class _Ear:
@@ -184,6 +189,7 @@ class _Ear:
         self._text = ""
         """Words without an end."""
         self._text_at_ms = 0.0
+        self._pieces = 0
 
     def pcm(self, sound: _Sound) -> bytes:
         """The sound as the detector wants it; one resampler goes on for as long as the format stays."""
@@ -211,6 +217,11 @@ class _Ear:
             return False
         self._has_stopped, self._text = False, ""
         return True
+
+    def take_piece(self) -> bool:
+        """Whether another `PIECE_MS` of audio has been heard."""
+        before, self._pieces = self._pieces, int(self.detector.heard_ms // PIECE_MS)
+        return self._pieces > before
 
     def _is_overdue(self) -> bool:
         silent_ms = self.detector.heard_ms - self._text_at_ms

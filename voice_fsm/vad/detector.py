@@ -46,6 +46,7 @@ class SpeechDetector:
         """What the thorough judge has not been given: up to a hop while it listens, else its context."""
         self._heard_bytes = 0
         self._attentive_frames = 0
+        self._probability = 0.0
 
     @property
     def is_speaking(self) -> bool:
@@ -72,6 +73,11 @@ class SpeechDetector:
             frame = sound[number * _FRAME_BYTES : (number + 1) * _FRAME_BYTES]
             changes += self._take_frame(frame, level_db)
         return changes
+
+    def take_probability(self) -> float:
+        """The highest probability of speech since the last call; 0 where the thorough judge was not asked."""
+        probability, self._probability = self._probability, 0.0
+        return probability
 
     def close(self) -> None:
         """Give back what was lent."""
@@ -106,6 +112,7 @@ class SpeechDetector:
                 yield change
 
     def _judge_hop(self, hop: bytes, probability: float, until_ms: float) -> Change | None:
+        self._probability = max(self._probability, probability)
         (level_db,) = levels_db(np.frombuffer(hop, "<i2"), HOP)
         if level_db < self._least_db() or probability < self._hysteresis.threshold:
             return self._hysteresis.note_silence(until_ms)

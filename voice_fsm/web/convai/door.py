@@ -62,8 +62,11 @@ class ConvaiDoor:
     async def listen(self, session: VoiceSession) -> None:
         """Begin the conversation, then read frames until the client has gone."""
         self._tools.asked_by(partial(_ask_for_tool, session))
+        wants_scores = self._narration.tells(wire.VadScore)
         session.configure(
-            self._conversation_id, self._options, tell_speech=self._narration.tells(wire.VadScore)
+            self._conversation_id,
+            self._options,
+            tell_score=partial(_tell_score, session) if wants_scores else None,
         )
         for message in self._opening.early:
             self._take_or_refuse(session, message)
@@ -170,6 +173,10 @@ class ConvaiDoor:
         if text.strip():
             self._transcript.typed(text, trio.current_time())
             session.step(TextPrompt(at_s=trio.current_time(), text=text))
+
+
+def _tell_score(session: VoiceSession, probability: float) -> None:
+    session.mention(wire.VadScore(vad_score=probability))
 
 
 def _ask_for_tool(session: VoiceSession, question: ToolQuestion) -> None:

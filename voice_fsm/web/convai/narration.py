@@ -75,10 +75,6 @@ class Narration:
                 )
             case fx.SttStarted(session_id, config):
                 yield wire.AsrMetadata(session_id=session_id, config=config)
-            case fx.SpeechBegan():
-                yield wire.VadScore(vad_score=1.0)
-            case fx.SpeechEnded():
-                yield wire.VadScore(vad_score=0.0)
             case fx.PartialHeard(text):
                 yield wire.TentativeUserTranscript(user_transcript=text, event_id=turn.turn_id + 1)
             case fx.UtteranceCommitted(text) if text.strip():
