@@ -61,7 +61,7 @@ async def running_server(**env: str) -> AsyncIterator[RunningServer]:
         process: trio.Process = await nursery.start(serve)
         assert process.stdout is not None
         printed = b""
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             while b"ws)" not in printed:
                 printed += await process.stdout.receive_some()
         url = printed.decode().rsplit("WebSocket: ", 1)[1].split(")")[0]

@@ -33,7 +33,9 @@ def demo(url: str | None, wav: Path | None, out: Path | None, *, as_json: bool) 
     watch = (lambda _: None) if as_json else click.echo
     with in_sentences(LifespanFailureError):
         result: DemoResult = trio.run(
-            partial(run_demo, read_settings(), url=url, wav=wav, out=out, say=watch)
+            partial(run_demo, read_settings(), url=url, wav=wav, out=out, say=watch),
+            # Hypercorn logs what ends an app's task, and goes on; Ctrl-C must not end there.
+            restrict_keyboard_interrupt_to_checkpoints=True,
         )
     if as_json:
         click.echo(json.dumps(attrs.asdict(result), indent=2))
