@@ -1,19 +1,32 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
+from typing import Final
 
-from hypothesis import Phase, settings
+import pytest
 
 # Tests share the machine's cores: how late a server of theirs is says nothing, and turns nobody away.
 os.environ["MAX_LATENESS_MS"] = "0"
 
-# For wrong code, of which only whether it is found is asked: the same examples each time, none made smaller.
-settings.register_profile(
-    "mutants",
-    max_examples=20,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    report_multiple_bugs=False,
+ROOT: Final = Path(__file__).parent
+LONG_FILES: Final = (
+    "web/test_console_browser.py",
+    "integration/test_barge_ins.py",
+    "integration/test_speech_engine.py",
+    "test_cli.py",
+    "web/convai/test_official_clients.py",
+    "stt/test_local.py",
+    "web/test_page_end_to_end.py",
+    "recording/test_replay.py",
+    "integration/test_commands.py",
+    "runtime/test_schedules.py",
+    "fsm/test_model.py",
 )
+"""Each takes a worker for long; the last to begin would run alone at the end. Longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files."""
+    rank = {ROOT / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
