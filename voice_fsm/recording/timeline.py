@@ -221,6 +221,10 @@ def _effect_words(effect: RecordedEffect, sent_ms: float) -> tuple[Lane, str] | 
             return "assistant", f"turn {turn_id}: speaks ({output_format})"
         case fx.AudioEnded(turn_id):
             return "assistant", f"turn {turn_id}: no more audio, {sent_ms:.0f} ms sent"
+        case fx.TurnPaused(turn_id, played_ms):
+            return "assistant", f"turn {turn_id} is paused; heard {played_ms:.0f} ms"
+        case fx.TurnResumed(turn_id, played_ms):
+            return "assistant", f"turn {turn_id} goes on from {played_ms:.0f} ms"
         case fx.TurnInterrupted(turn_id, reason, heard_text, heard_ms):
             heard = f"heard {heard_ms:.0f} ms, {_quoted(heard_text)}"
             return "interruption", f"turn {turn_id} interrupted by {reason}; {heard}"

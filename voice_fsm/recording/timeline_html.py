@@ -58,7 +58,8 @@ svg .grid { stroke: #e6e9ee; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; border-bottom: 2px solid #d5dae2; }
 td, th { padding: 3px 10px 3px 0; vertical-align: top; }
-td { border-bottom: 1px solid #eceff3; overflow-wrap: anywhere; }
+td { border-bottom: 1px solid #eceff3; }
+td:last-child { overflow-wrap: anywhere; }
 td.at { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 tr.interruption td, tr.error td { background: #fdf0ef; }
 """
