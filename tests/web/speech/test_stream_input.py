@@ -56,6 +56,20 @@ async def test_a_client_that_leaves_ends_its_synthesis() -> None:
         assert server.tts.running == 0
 
 
+async def test_what_comes_after_the_end_of_the_text_changes_nothing() -> None:
+    """It has been asked for as a whole, and is spoken to its end."""
+    async with speech_server() as server, server.connect(PATH) as client:
+        await client.send(text="Hello there, my dear friend.")
+        await client.send(text="")
+        assert await audio(client) == CHUNK
+        await client.websocket.send_message("{")
+        await client.websocket.send_message(b"x")
+        server.tts.gate.set()
+        assert await audio(client) == CHUNK
+        assert await client.receive() == {"audio": None, "isFinal": True}
+        assert (await client.closed())[0] == 1000
+
+
 @pytest.mark.parametrize(
     ("query", "frame", "error"),
     [

@@ -4,7 +4,6 @@ Text is cut into sentences as replies are; ``flush`` speaks what there is. So ``
 ``try_trigger_generation``, which tell when a text is long enough to be spoken, have no effect.
 """
 
-import math
 from contextlib import suppress
 from typing import Final
 
@@ -140,8 +139,10 @@ class _Reader:
                 await self._take(message)
                 message = await _next_message(self._websocket, self._query)
             await self._send(self._splitter.finish())
-        while message is not None:
-            message = await _next_message(self._websocket, None)
+        if message is None:
+            return
+        while (await self._websocket.receive())["type"] != "websocket.disconnect":
+            pass  # nothing is expected after the end
 
     async def _take(self, message: wire.TextMessage) -> None:
         await self._send(self._splitter.feed(message.text))
@@ -163,9 +164,9 @@ class InputError(VoiceError):
         super().__init__(name, message)
 
 
-async def _next_message(websocket: WebSocket, query: wire.StreamQuery | None) -> wire.TextMessage | None:
-    """The next message; ``None``: the client has left. Without ``query``, however long it takes."""
-    patience_s = query.inactivity_timeout if query else math.inf
+async def _next_message(websocket: WebSocket, query: wire.StreamQuery) -> wire.TextMessage | None:
+    """The next message; ``None``: the client has left."""
+    patience_s = query.inactivity_timeout
     with trio.move_on_after(patience_s) as patience:
         frame = await websocket.receive()
     if patience.cancelled_caught:
