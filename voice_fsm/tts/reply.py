@@ -5,15 +5,16 @@ announcement of texts and one clock for all times are here.
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
-from typing import Protocol
+from typing import Final, Protocol, Self
 
 import attrs
 import trio
@@ -25,6 +26,10 @@ from voice_fsm.tts.encoding import Transcoder
 from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
+from voice_fsm.upstream.websocket import background_nursery
+
+MAX_AHEAD: Final = 8
+"""Pieces of speech made before anybody takes them."""
 
 
 @attrs.frozen
@@ -80,48 +85,6 @@ Plan = Callable[[Script], Awaitable[Iterator[Request]]]
 """Chooses the requests for a reply's text, as many as it takes; what is left over is not asked."""
 
 
-@trio.as_safe_channel
-async def speak_script(
-    pieces: AsyncIterable[str],
-    output_format: AudioFormat,
-    plan: Plan,
-    retries: RetryPolicy,
-    *,
-    source_format: AudioFormat | None = None,
-    late_alignment_ms: float = 0.0,
-    max_piece_chars: int | None = None,
-) -> AsyncGenerator[Speech, None]:
-    """Speak one reply, request by request.
-
-    ``source_format`` is what the answers hold, if not ``output_format``. For ``late_alignment_ms`` see
-    `Narrator`. Pieces longer than ``max_piece_chars`` are cut.
-
-    Raises:
-        ProviderError: the service failed; before the first audio of a request it was tried again.
-    """
-    source_format = source_format or output_format
-    script = Script(pieces, max_piece_chars=max_piece_chars)
-    narrator = Narrator(source_format, late_alignment_ms)
-    transcoder = Transcoder(source_format, output_format)
-    with ungrouped():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(script.record)
-            for request in await plan(script):
-                async with aclosing(request):
-                    if not await request.has_text():
-                        break
-                    async with _begun(request, retries) as frames:
-                        narrator.begin_answer()
-                        while (frame := await frames.next_frame()) is not None:
-                            for speech in narrator.tell(frame, request.untold):
-                                if not isinstance(speech, SpeechAudio):
-                                    yield speech
-                                elif audio := transcoder.feed(speech.data):
-                                    yield SpeechAudio(audio)
-            if audio := transcoder.end():
-                yield SpeechAudio(audio)
-
-
 class Narrator:
     """Hands on what the answers to a reply's requests say, on one clock from the reply's first sample."""
 
@@ -172,6 +135,103 @@ class Narrator:
         whole = len(audio) - len(audio) % self._format.bytes_per_sample
         self._half_sample = audio[whole:]
         return audio[:whole]
+
+
+@asynccontextmanager
+async def speak_script(
+    pieces: AsyncIterable[str],
+    output_format: AudioFormat,
+    plan: Plan,
+    retries: RetryPolicy,
+    *,
+    source_format: AudioFormat | None = None,
+    late_alignment_ms: float = 0.0,
+    max_piece_chars: int | None = None,
+) -> AsyncIterator[AsyncIterator[Speech]]:
+    """Speak one reply, request by request.
+
+    ``source_format`` is what the answers hold, if not ``output_format``. For ``late_alignment_ms`` see
+    `Narrator`. Pieces longer than ``max_piece_chars`` are cut.
+
+    Raises:
+        ProviderError: while iterating: the service failed; before the first audio of a request it was tried
+            again. At any time: the text failed.
+    """
+    source_format = source_format or output_format
+    script = Script(pieces, max_piece_chars=max_piece_chars)
+    speaker = _Speaker(
+        script,
+        plan,
+        retries,
+        Narrator(source_format, late_alignment_ms),
+        Transcoder(source_format, output_format),
+    )
+    with ungrouped():
+        async with background_nursery() as nursery:
+            nursery.start_soon(script.record)
+            nursery.start_soon(speaker.run)
+            yield speaker
+
+
+class _Speaker:
+    """Makes the speech, a little ahead of who iterates.
+
+    A burst of frames then takes a few turns of the scheduler, where handing each over takes four.
+    """
+
+    def __init__(
+        self, script: Script, plan: Plan, retries: RetryPolicy, narrator: Narrator, transcoder: Transcoder
+    ) -> None:
+        self._script = script
+        self._plan = plan
+        self._retries = retries
+        self._narrator = narrator
+        self._transcoder = transcoder
+        self._made, self._ready = trio.open_memory_channel[Speech](MAX_AHEAD)
+        self._failure: ProviderError | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Speech:
+        try:
+            with suppress(trio.WouldBlock):
+                return self._ready.receive_nowait()
+            return await self._ready.receive()
+        except trio.EndOfChannel:
+            if self._failure is not None:
+                raise self._failure from None
+            raise StopAsyncIteration from None
+
+    async def run(self) -> None:
+        """Make all of it; a `ProviderError` is for who iterates, after what was made before."""
+        with self._made:
+            try:
+                await self._speak()
+            except ProviderError as error:
+                self._failure = error
+
+    async def _speak(self) -> None:
+        for request in await self._plan(self._script):
+            async with aclosing(request):
+                if not await request.has_text():
+                    break
+                async with _begun(request, self._retries) as frames:
+                    self._narrator.begin_answer()
+                    while (frame := await frames.next_frame()) is not None:
+                        for speech in self._narrator.tell(frame, request.untold):
+                            if not isinstance(speech, SpeechAudio):
+                                await self._hand_over(speech)
+                            elif audio := self._transcoder.feed(speech.data):
+                                await self._hand_over(SpeechAudio(audio))
+        if audio := self._transcoder.end():
+            await self._hand_over(SpeechAudio(audio))
+
+    async def _hand_over(self, speech: Speech) -> None:
+        try:
+            self._made.send_nowait(speech)
+        except trio.WouldBlock:
+            await self._made.send(speech)
 
 
 @asynccontextmanager
