@@ -73,3 +73,12 @@ def test_an_overloaded_process_takes_nobody_in_and_keeps_whom_it_has() -> None:
         lateness.is_high = False
         with seats.seat():
             assert seats.taken == 2
+
+
+def test_an_empty_house_lets_the_first_in() -> None:
+    """Other programs may keep the core busy; nobody here would be better off without them."""
+    lateness = Lateness(0.01)
+    lateness.is_high = True
+    seats = Seats(10, lateness)
+    with seats.seat(), pytest.raises(NoSeat), seats.seat():
+        pytest.fail("seated")

@@ -26,7 +26,8 @@ class Seats:
 
     limit: int
     lateness: Lateness = attrs.field(factory=lambda: Lateness(None))
-    """While it is high nobody else is let in, so that those who are do not suffer."""
+    """While it is high nobody else is let in, so that those who are do not suffer. To an empty house it is no
+    matter: whatever keeps the core busy then, it is not us, and nobody would suffer."""
     taken: int = 0
 
     @contextmanager
@@ -36,7 +37,7 @@ class Seats:
         Raises:
             NoSeat: all are taken, or the process is too late with everything.
         """
-        if self.taken >= self.limit or self.lateness.is_high:
+        if self.taken >= self.limit or (self.taken and self.lateness.is_high):
             raise NoSeat
         self.taken += 1
         try:
