@@ -21,6 +21,7 @@ from voice_fsm.recording.sound import (
     Heard,
     Note,
     Over,
+    Reported,
     Sent,
     SessionSound,
     Told,
@@ -55,6 +56,10 @@ def resumed(at_s: float) -> Told:
 
 def interrupted(at_s: float, heard_ms: float, turn_id: int = 1) -> Told:
     return Told(OPENED_S + at_s, TurnInterrupted(turn_id, "speech", "", heard_ms))
+
+
+def reported(at_s: float, heard_ms: float, turn_id: int = 1) -> Reported:
+    return Reported(OPENED_S + at_s, turn_id, heard_ms)
 
 
 def ended(at_s: float, outcome: Outcome, turn_id: int = 1) -> Told:
@@ -134,6 +139,18 @@ def test_what_the_client_says_was_not_heard_is_silent() -> None:
     assert parts(right) == [(1.0, 2.0, 1000), (3.0, 4.5, 2000)]
     _, right = tracks([sent(1.0, pcm(1.0)), sent(3.0, pcm(9.0, 2000)), interrupted(5.0, 250.0), over(20.0)])
     assert parts(right) == [(1.0, 1.25, 1000)]
+
+
+def test_the_client_may_tell_afterwards_what_was_heard() -> None:
+    """Of the turn that was interrupted, until another one sounds; of a turn that was heard out, never."""
+    notes: list[Note] = [sent(1.0, pcm(9.0)), reported(2.0, 500.0), interrupted(4.0, 3000.0)]
+    _, right = tracks([*notes, reported(4.2, 2000.0), reported(4.3, 2500.0), over(8.0)])
+    assert parts(right) == [(1.0, 3.0, 1000)]
+    second = sent(5.0, pcm(1.0, 2000), turn_id=2)
+    _, right = tracks([*notes, second, reported(5.5, 500.0), over(8.0)])
+    assert parts(right) == [(1.0, 4.0, 1000), (5.0, 6.0, 2000)]
+    _, right = tracks([sent(1.0, pcm(1.0)), ended(2.0, "completed"), reported(2.1, 900.0), over(8.0)])
+    assert parts(right) == [(1.0, 2.0, 1000)]
 
 
 def test_while_the_reply_is_paused_nothing_is_heard() -> None:

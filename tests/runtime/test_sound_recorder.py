@@ -13,7 +13,7 @@ import trio
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import Configured
-from voice_fsm.fsm.events import Interrupt, TextPrompt
+from voice_fsm.fsm.events import Configure, Interrupt, PlaybackProgress, TextPrompt
 from voice_fsm.fsm.options import SessionOptions, SttOptions, TtsOptions
 from voice_fsm.recording.sound import RATE_HZ
 from voice_fsm.runtime.outgoing import AudioChunk
@@ -42,7 +42,8 @@ async def recording_to(
 
 def tape_of(recorder: SoundRecorder, session_id: str = "s1") -> SoundTape:
     tape = recorder.tape(0.0)
-    tape.told(0.0, [Configured(session_id, OPTIONS)])
+    event = Configure(at_s=0.0, session_id=session_id, options=OPTIONS)
+    tape.stepped(event, [Configured(session_id, OPTIONS)])
     return tape
 
 
@@ -83,7 +84,7 @@ async def written(directory: Path, suffix: str) -> Path:
 
 
 async def test_a_session_is_kept_as_it_sounded(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
-    """Both sides on the session's clock, the reply up to where it was interrupted; for the owner alone."""
+    """Both sides on the session's clock, the reply as far as its client says; for the owner alone."""
     async with recording_to(tmp_path) as recorder:
 
         async def act(session: VoiceSession) -> None:
@@ -94,7 +95,9 @@ async def test_a_session_is_kept_as_it_sounded(tmp_path: Path, autojump_clock: t
             session.step(TextPrompt(at_s=trio.current_time(), text="Go on."))
             await trio.sleep(1.25)
             session.step(Interrupt(at_s=trio.current_time()))
-            await trio.sleep(0.75)
+            await trio.sleep(0.25)
+            session.step(PlaybackProgress(at_s=trio.current_time(), turn_id=1, played_ms=1000))
+            await trio.sleep(0.5)
 
         services = Services(
             stt=ScriptedStt(),
@@ -110,8 +113,8 @@ async def test_a_session_is_kept_as_it_sounded(tmp_path: Path, autojump_clock: t
     left, right = channels(path)
     assert len(left) == 3 * RATE_HZ
     assert np.flatnonzero(left)[[0, -1]].tolist() == [RATE_HZ // 2, RATE_HZ - 1]
-    assert np.flatnonzero(right)[[0, -1]].tolist() == [RATE_HZ, round(2.25 * RATE_HZ) - 1]
-    assert np.count_nonzero(right) == 1.25 * RATE_HZ
+    assert np.flatnonzero(right)[[0, -1]].tolist() == [RATE_HZ, 2 * RATE_HZ - 1]
+    assert np.count_nonzero(right) == RATE_HZ
 
 
 async def test_what_was_noted_is_written_when_the_server_stops(tmp_path: Path) -> None:

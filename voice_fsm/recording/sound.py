@@ -68,13 +68,22 @@ class Told:
 
 
 @attrs.frozen
+class Reported:
+    """The client told how much of a turn its listener has heard."""
+
+    at_s: float
+    turn_id: int
+    heard_ms: float
+
+
+@attrs.frozen
 class Over:
     """The session has ended."""
 
     at_s: float
 
 
-Note = Heard | Sent | Told | Over
+Note = Heard | Sent | Told | Reported | Over
 
 
 def is_plain(audio_format: AudioFormat) -> bool:
@@ -114,6 +123,8 @@ class SessionSound:
                 self._assistant.send(at_s, note)
             case Told(_, effect):
                 self._tell(at_s, effect)
+            case Reported(_, turn_id, heard_ms):
+                self._assistant.correct(turn_id, heard_ms)
             case Over():
                 self.is_over = True
                 self._assistant.cut(at_s)
@@ -139,7 +150,8 @@ class SessionSound:
                 self._assistant.resume(at_s)
             case TurnInterrupted(turn_id, _, _, heard_ms):
                 self._assistant.end(turn_id)
-                self._assistant.cut(at_s, heard_ms)
+                self._assistant.cut(at_s)
+                self._assistant.interrupt(heard_ms)
             case TurnEnded(turn_id, outcome):
                 self._assistant.end(turn_id)
                 if outcome != "completed":
@@ -207,9 +219,8 @@ class Passage:
         self._write(self._resampler.feed(samples))
 
     def finish(self) -> None:
-        """Write what the resampler has kept back, and not a sample beyond."""
+        """Write what the resampler has kept back."""
         self._write(self._resampler.feed(b"", last=True))
-        self._track.cut(self.frame + self.frames)
 
     def _write(self, pcm: bytes) -> None:
         self._track.write(self.frame + self._written, pcm)
@@ -266,6 +277,8 @@ class Assistant:
         self._played: deque[tuple[int, int]] = deque(maxlen=MAX_PASSAGES)
         """Of the turn: where each passage began, and its length."""
         self._played_frames = 0
+        self._is_correctable = False
+        """Whether the turn was interrupted: the client may tell afterwards how much of it had been heard."""
 
     def advance(self, to_s: float) -> None:
         """Let the client play until then."""
@@ -309,19 +322,30 @@ class Assistant:
         """Take nothing more of this turn."""
         self._ended_id = turn_id
 
-    def cut(self, at_s: float, heard_ms: float | None = None) -> None:
-        """Drop what waits, and what was heard beyond ``heard_ms`` of the turn."""
+    def cut(self, at_s: float) -> None:
+        """Drop what waits."""
         self.resume(at_s)
         self._waiting.clear()
         self._waiting_s = 0.0
         self._finish_passage()
-        if heard_ms is None:
-            return
+
+    def interrupt(self, heard_ms: float) -> None:
+        """Of the turn that was cut no more was heard than this; the client may still know it better."""
+        self._is_correctable = True
         surplus = self._played_frames - round(heard_ms * RATE_HZ / 1000)
         while surplus > 0 and self._played:
             frame, frames = self._played.pop()
-            self._track.cut(frame + max(0, frames - surplus))
+            kept = max(0, frames - surplus)
+            self._track.cut(frame + kept)
+            self._played_frames -= frames - kept
             surplus -= frames
+            if kept:
+                self._played.append((frame, kept))
+
+    def correct(self, turn_id: int, heard_ms: float) -> None:
+        """The client says how much of a turn had been heard; told too late, when another one sounds."""
+        if turn_id == self._turn_id and self._is_correctable:
+            self.interrupt(heard_ms)
 
     def _begin(self, turn_id: int) -> None:
         """What still waits of the turn before has been heard, by the client's reports."""
@@ -331,6 +355,7 @@ class Assistant:
         self._played.clear()
         self._played_frames = 0
         self._turn_id = turn_id
+        self._is_correctable = False
 
     def _kept(self, sent: Sent) -> _Waiting:
         if sent.audio is None or not is_plain(sent.audio_format) or self._waiting_s > MAX_WAITING_S:

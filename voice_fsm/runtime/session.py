@@ -185,7 +185,7 @@ class VoiceSession:
         """Take an event to the core and carry out the effects."""
         effects = self._core.receive(event)
         if self._sound is not None:
-            self._sound.told(event.at_s, effects)
+            self._sound.stepped(event, effects)
         for effect in effects:
             self._perform(effect)
         self._alarm.deadline = self._core.deadline_s

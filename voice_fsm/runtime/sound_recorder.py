@@ -17,7 +17,8 @@ import trio
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.fsm.effects import Configured, Effect, TurnEnded, TurnInterrupted, TurnPaused, TurnResumed
-from voice_fsm.recording.sound import RATE_HZ, Heard, Note, Over, Sent, SessionSound, Told, is_plain
+from voice_fsm.fsm.events import AnyEvent, PlaybackProgress
+from voice_fsm.recording.sound import RATE_HZ, Heard, Note, Over, Reported, Sent, SessionSound, Told, is_plain
 from voice_fsm.runtime.outgoing import AudioChunk
 from voice_fsm.runtime.recorder_files import create_file
 from voice_fsm.runtime.sound_files import FRAME_BYTES, UNFINISHED, append_sound, finish_sound
@@ -85,8 +86,11 @@ class SoundTape:
         note = Sent(at_s, chunk.turn_id, audio, audio_format, audio_format.duration_ms(size))
         self._recorder.put(self, note, size if is_kept else 0)
 
-    def told(self, at_s: float, effects: Iterable[Effect]) -> None:
+    def stepped(self, event: AnyEvent, effects: Iterable[Effect]) -> None:
         """Keep what decides how much of a turn is heard."""
+        at_s = event.at_s
+        if isinstance(event, PlaybackProgress):
+            self._recorder.put(self, Reported(at_s, event.turn_id, event.played_ms), 0)
         for effect in effects:
             match effect:
                 case TurnPaused() | TurnResumed() | TurnInterrupted() | TurnEnded():
