@@ -3,7 +3,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from voice_fsm.fsm.options import PCM_16K
-from voice_fsm.runtime.microphone import COMMIT_TAIL_MS, KEEP_S, Heard, LeadMeter, Microphone
+from voice_fsm.runtime.microphone import COMMIT_TAIL_MS, KEEP_S, WORDLESS_S, Heard, LeadMeter, Microphone
 
 SECOND = PCM_16K.bytes_per_second
 
@@ -93,9 +93,60 @@ async def test_long_speech_without_a_commit_does_not_count_as_lost() -> None:
     for second in range(int(KEEP_S) * 3):
         microphone.put(tone(second, 1000))
         await microphone.take()
+        microphone.heard_words()
     assert microphone.dropped_bytes == 0
     microphone.rewind()
-    assert len((await microphone.take()).audio) <= KEEP_S * SECOND
+    assert len((await microphone.take()).audio) == KEEP_S * SECOND
+
+
+async def hear(microphone: Microphone, seconds: range) -> None:
+    for second in seconds:
+        microphone.put(tone(second, 1000))
+        await microphone.take()
+
+
+async def heard_again(microphone: Microphone) -> list[int]:
+    """Which seconds a new link is given."""
+    microphone.rewind()
+    audio = (await microphone.take()).audio
+    return [second for second in range(40) if tone(second, 1000) in audio]
+
+
+async def test_silence_is_kept_for_a_shorter_time() -> None:
+    """Of what the recogniser took and heard no words in, a new link gets the newest part."""
+    microphone = Microphone(PCM_16K)
+    await hear(microphone, range(20))
+    assert await heard_again(microphone) == list(range(20 - int(WORDLESS_S), 20))
+
+
+async def test_nothing_is_forgotten_from_the_first_word_on() -> None:
+    """Words keep all since shortly before them, and a commit that is not answered does too."""
+    for note in (Microphone.heard_words, Microphone.commit):
+        microphone = Microphone(PCM_16K)
+        await hear(microphone, range(5))
+        note(microphone)
+        await hear(microphone, range(5, 25))
+        assert set(await heard_again(microphone)) >= set(range(5))
+
+
+async def test_after_an_answer_silence_is_forgotten_again() -> None:
+    """The words were committed."""
+    microphone = Microphone(PCM_16K)
+    await hear(microphone, range(5))
+    microphone.heard_words()
+    microphone.committed("ab")
+    await hear(microphone, range(5, 25))
+    assert await heard_again(microphone) == list(range(25 - int(WORDLESS_S), 25))
+
+
+async def test_what_a_recogniser_could_not_answer_yet_is_no_silence() -> None:
+    """Audio that waited for a link, or went to one only now, is kept as far as memory goes."""
+    microphone = Microphone(PCM_16K)
+    for second in range(20):
+        microphone.put(tone(second, 1000))
+    await microphone.take()
+    await hear(microphone, range(20, 22))
+    assert await heard_again(microphone) == list(range(2, 22))
 
 
 async def test_audio_at_another_rate_is_resampled() -> None:

@@ -147,6 +147,7 @@ class Hearing:
             now_s = trio.current_time()
             match transcript:
                 case PartialTranscript():
+                    microphone.heard_words()
                     self._step(Partial(at_s=now_s, text=transcript.text))
                 case CommittedTranscript():
                     microphone.committed(transcript.text)

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 
 KEEP_S: Final = 30.0
 """Audio kept for a recogniser that is away, in seconds."""
+WORDLESS_S: Final = 10.0
+"""The same while the recogniser keeps up and has heard no words in it: silence need not be heard again."""
 COMMIT_TAIL_MS: Final = 300
 """Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
 
@@ -46,6 +48,9 @@ class Microphone:
         self._format = audio_format
         self._tell_lost = tell_lost
         self._max_bytes = audio_format.size_bytes(KEEP_S * 1000)
+        self._wordless_bytes = audio_format.size_bytes(WORDLESS_S * 1000)
+        self._has_words = False
+        """Whether words of what is kept are known, or asked for by a commit."""
         self._unsent: deque[bytes | Commit] = deque()
         self._uncommitted: deque[bytes | Commit] = deque()
         """Sent, not yet answered by a commit."""
@@ -68,6 +73,8 @@ class Microphone:
                 self._resamplers = {sample_rate_hz: resampler}
             audio = resampler.feed(audio)
         if audio:
+            if not self._unsent and not self._has_words:
+                self._forget_silence(len(audio))
             self._unsent.append(audio)
             self._put_bytes += len(audio)
             self._kept_bytes += len(audio)
@@ -88,9 +95,14 @@ class Microphone:
             item = self._unsent.popleft()
             self._uncommitted.append(item)
             if isinstance(item, Commit):
+                self._has_words = True
                 return Heard(b"".join(taken), commit=True)
             taken.append(item)
         return Heard(b"".join(taken), commit=False)
+
+    def heard_words(self) -> None:
+        """The recogniser hears words in what it was given: all of that is kept until it commits."""
+        self._has_words = True
 
     def committed(self, text: str) -> None:
         """The recogniser has answered: what it answered for need not be kept, but is context for the rest."""
@@ -104,12 +116,18 @@ class Microphone:
             sent_bytes = sum(len(item) for item in self._uncommitted if isinstance(item, bytes))
             while self._uncommitted and sent_bytes > tail_bytes:
                 sent_bytes -= self._drop(self._uncommitted)
+        self._has_words = any(isinstance(item, Commit) for item in self._uncommitted)
 
     def rewind(self) -> None:
         """A new link listens: give it again what the old one had not committed."""
         self._unsent.extendleft(reversed(self._uncommitted))
         self._uncommitted.clear()
         self.link_began_s = self._format.duration_ms(self._put_bytes - self._kept_bytes) / 1000
+
+    def _forget_silence(self, size_bytes: int) -> None:
+        """Make room for as much, not more: a recogniser that was away has not yet had time for words."""
+        while self._uncommitted and size_bytes > 0 and self._kept_bytes + size_bytes > self._wordless_bytes:
+            size_bytes -= self._drop(self._uncommitted)
 
     def _drop_oldest(self) -> None:
         while self._kept_bytes > self._max_bytes:
