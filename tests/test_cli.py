@@ -18,8 +18,10 @@ import httpx
 import moonshine_voice
 import pytest
 import trio
+from click.testing import CliRunner, Result
 
 from tests.fakes.raw_client import stall
+from voice_fsm.cli import main
 from voice_fsm.errors import Upstream
 from voice_fsm.upstream.websocket import open_websocket
 
@@ -35,6 +37,11 @@ async def run(*args: str, **env: str) -> subprocess.CompletedProcess[bytes]:
             check=False,
             env={**os.environ, **env},
         )
+
+
+async def invoke(*args: str, **env: str | None) -> Result:
+    """Run a command in a thread, which is proof enough where it ends before it serves."""
+    return await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, args, env=env))
 
 
 @attrs.frozen
@@ -74,10 +81,10 @@ async def test_a_wrong_agents_file_stops_the_start(tmp_path: Path) -> None:
     """With one sentence that has the path of the field, also where there are to be many processes."""
     agents = tmp_path / "agents.toml"
     agents.write_text('[[agents]]\nid = "a"\ncolour = "red"\n')
-    done = await run("serve", "--port", "0", "--workers", "2", AGENTS_FILE=str(agents))
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"Error: AGENTS_FILE: `agents.0.colour` is not known; there are ")
-    assert done.stderr.count(b"\n") == 1
+    done = await invoke("serve", "--port", "0", "--workers", "2", AGENTS_FILE=str(agents))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: AGENTS_FILE: `agents.0.colour` is not known; there are ")
+    assert done.stderr.count("\n") == 1
 
 
 async def test_the_demo_hears_a_question_and_speaks_the_answer(tmp_path: Path) -> None:
@@ -128,16 +135,17 @@ async def test_a_human_recording_is_understood_by_a_running_server(tmp_path: Pat
         server.process.terminate()
 
 
-async def test_the_demo_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
+async def test_the_demo_says_what_is_wrong_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No server, and no recording: a sentence on stderr and exit code 1."""
     nobody = await run("demo", "--url", "ws://127.0.0.1:9/v1/voice/ws")
     assert nobody.returncode == 1
     assert b"no voice server at" in nobody.stderr
+    monkeypatch.setattr("voice_fsm.cli.demo.configure_logging", lambda *_: None)  # it is the process's
     text = tmp_path / "text.wav"
     text.write_text("not audio")
-    unusable = await run("demo", "--wav", str(text))
-    assert unusable.returncode == 1
-    assert b"not a WAV file" in unusable.stderr
+    unusable = await invoke("demo", "--wav", str(text))
+    assert unusable.exit_code == 1
+    assert "not a WAV file" in unusable.stderr
 
 
 async def test_the_demo_says_that_the_server_hung_up() -> None:
@@ -222,11 +230,11 @@ async def test_a_port_that_is_taken_is_named() -> None:
 @pytest.mark.parametrize(
     ("diagram_format", "beginning"), [("mermaid", "stateDiagram-v2"), ("table", "| State")]
 )
-async def test_the_machine_is_drawn(diagram_format: str, beginning: str) -> None:
+def test_the_machine_is_drawn(diagram_format: str, beginning: str) -> None:
     """In the formats that need nothing installed."""
-    done = await run("diagram", "--format", diagram_format)
-    assert done.returncode == 0
-    assert done.stdout.decode().startswith(beginning)
+    done = CliRunner().invoke(main, ["diagram", "--format", diagram_format])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(beginning)
 
 
 async def test_a_drawing_does_not_wait_for_a_server() -> None:
@@ -239,9 +247,9 @@ async def test_a_drawing_does_not_wait_for_a_server() -> None:
 
 async def test_drawing_svg_needs_graphviz_and_says_so() -> None:
     """Without it there is a sentence, with it a picture."""
-    without = await run("diagram", "--format", "svg", PATH="")
-    assert without.returncode == 1
-    assert b"Graphviz" in without.stderr
+    without = await invoke("diagram", "--format", "svg", PATH="")
+    assert without.exit_code == 1
+    assert "Graphviz" in without.stderr
 
 
 async def test_say_speaks_what_it_is_given_on_standard_input(tmp_path: Path) -> None:
