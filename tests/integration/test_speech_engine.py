@@ -75,7 +75,7 @@ async def test_a_conversation_with_an_interruption() -> None:
 def javascript() -> Path:
     """The script that makes a server of the official JavaScript package, with the package."""
     project = Path(__file__).parent / "speech_engine_js"
-    npm.install(project)
+    npm.install_scripts(project)
     return project / "server.mjs"
 
 
