@@ -253,6 +253,65 @@ def test_closing_tells_why_and_closes_last() -> None:
     assert names(effects) == [CancelTurn, TurnEnded, ErrorTold, Closing, CloseSession]
 
 
+def test_what_is_told_of_a_turn_that_failed() -> None:
+    """Its audio ends, and the error is the upstream's own."""
+    effects = at("speaking").receive(make_events(at_s=0.4)[ev.TurnFailed])
+    assert [effect for effect in effects if not isinstance(effect, TurnTimed | StateChanged)] == [
+        CancelTurn(1),
+        AudioEnded(1, OPTIONS.tts.output_format, whole=False),
+        ErrorTold(code="c", message="m", turn_id=1, retryable=True),
+        TurnEnded(1, "failed"),
+    ]
+
+
+def test_closing_ends_what_is_being_said_first() -> None:
+    """The client is told that the turn was interrupted, and then why the session ends."""
+    effects = at("speaking").receive(ev.Drain(at_s=0.4))
+    assert names(effects) == [CancelTurn, AudioEnded, TurnInterrupted, TurnEnded, Closing, CloseSession]
+
+
+@pytest.mark.parametrize(
+    ("state", "limits", "told"),
+    [
+        ("unconfigured", {"configure_within_s": 5}, [ErrorTold, Closing("policy"), CloseSession(1008)]),
+        ("unconfigured", {"session_s": 5}, [Closing("max_duration"), CloseSession(1000)]),
+        ("listening", {"idle_s": 5}, [Closing("idle"), CloseSession(1000)]),
+    ],
+)
+def test_a_session_that_time_ends_says_why(state: str, limits: dict[str, Any], told: list[Any]) -> None:
+    """With a reason, and an error where the client was at fault."""
+    session = Session(Limits(**limits), at_s=0)
+    if state == "listening":
+        session.receive(make_events(at_s=0)[ev.Configure])
+    effects = session.receive(ev.Tick(at_s=session.deadline_s))
+    assert session.deadline_s == math.inf
+    shown = [effect for effect in effects if not isinstance(effect, StateChanged)]
+    if told[0] is ErrorTold:
+        error, *shown = shown
+        assert isinstance(error, ErrorTold)
+        assert (error.code, error.fatal) == ("configure_timeout", True)
+        told = told[1:]
+    assert shown == told
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (ev.Partial, "speech"),
+        (ev.Committed, "speech"),
+        (ev.TextPrompt, "prompt"),
+        (ev.Interrupt, "client"),
+        (ev.Configure, "configure"),
+        (ev.Drain, "closing"),
+    ],
+)
+def test_an_interruption_says_who_it_was(event: type[ev.Event], reason: str) -> None:
+    """Each cause has its word."""
+    effects = at("speaking").receive(make_events()[event])
+    (interrupted,) = (effect for effect in effects if isinstance(effect, TurnInterrupted))
+    assert interrupted.reason == reason
+
+
 def test_thinking_ends_by_itself() -> None:
     """Whatever upstreams do, the backstop brings the session back to listening with an error."""
     session = at("thinking")
@@ -260,6 +319,8 @@ def test_thinking_ends_by_itself() -> None:
     assert session.receive(ev.Tick(at_s=179.9)) == ()
     effects = session.receive(ev.Tick(at_s=180))
     assert names(effects) == [CancelTurn, ErrorTold, TurnEnded]
+    (error,) = (effect for effect in effects if isinstance(effect, ErrorTold))
+    assert (error.code, error.turn_id, error.retryable) == ("turn_timeout", 1, True)
     assert session.state == "listening"
 
 
@@ -317,7 +378,9 @@ def interruptible(reply: str = "The weather in Paris is sunny today.", **turn: A
 def test_a_cough_costs_half_a_second() -> None:
     """The reply is paused at once, and goes on at the sample where it paused when no words come."""
     session = interruptible()
-    assert heard(session, ev.SpeechStarted(at_s=1, speech_ms=60)) == [SpeechBegan, PrepareVoice, TurnPaused]
+    effects = session.receive(ev.SpeechStarted(at_s=1, speech_ms=60))
+    assert names(effects) == [SpeechBegan, PrepareVoice, TurnPaused]
+    assert TurnPaused(1, 1000.0) in effects
     assert (session.state, session.voice_due_s) == ("hesitating", math.inf)
     session.receive(ev.SpeechStopped(at_s=1.4, silence_ms=200))
     assert session.deadline_s == pytest.approx(1.6)
@@ -383,6 +446,15 @@ def test_a_noisy_room_pauses_a_reply_three_times_and_no_more() -> None:
         session.receive(ev.Tick(at_s=number + 0.5))
     session.receive(ev.Partial(at_s=5, text="what about Rome"))
     assert session.state == "listening"
+
+
+def test_a_client_that_cannot_pause_is_not_told_to_go_on() -> None:
+    """It never stopped, nor did its clock."""
+    session = interruptible(pausable=False)
+    session.receive(ev.SpeechStarted(at_s=1))
+    session.receive(ev.SpeechStopped(at_s=1.2))
+    assert names(session.receive(ev.Tick(at_s=1.6))) == [ResumeTurn]
+    assert session.deadline_s == pytest.approx(4)
 
 
 def test_a_grace_time_holds_for_the_voice_detector() -> None:
@@ -659,6 +731,7 @@ def test_a_guess_that_was_right_is_used() -> None:
     effects = session.receive(ev.Committed(at_s=2.4, text="What is the time?"))
     assert names(effects) == [UtteranceCommitted, TurnStarted, StartTurn]
     assert started(effects).speculated
+    assert started(effects).text == "What is the time?"
     metrics = timed(session.receive(ev.TurnDone(at_s=3, turn_id=1)))
     assert metrics.asked_early_ms == pytest.approx(500)
     assert metrics.wasted_calls == 0
@@ -672,6 +745,31 @@ def test_a_guess_that_was_wrong_was_never_made() -> None:
     assert (started(effects).turn_id, started(effects).speculated) == (1, False)
     metrics = timed(session.receive(ev.TurnDone(at_s=3, turn_id=1)))
     assert (metrics.asked_early_ms, metrics.wasted_calls) == (None, 1)
+
+
+def test_all_guesses_in_vain_are_counted() -> None:
+    """Since the turn before."""
+    session = speculating()
+    session.receive(ev.Partial(at_s=2, text="What is the time in Rome"))
+    session.receive(ev.Tick(at_s=2.5))
+    session.receive(ev.Committed(at_s=3, text="What is the time in Paris?"))
+    assert timed(session.receive(ev.TurnDone(at_s=4, turn_id=1))).wasted_calls == 2
+
+
+def test_no_guess_is_made_of_words_that_wait_for_a_request() -> None:
+    """Nobody has asked for a reply yet."""
+    session, _ = configured_with(speculative_ms=500, respond="asked")
+    session.receive(ev.Partial(at_s=1, text="what is the time"))
+    assert session.receive(ev.Tick(at_s=5)) == ()
+
+
+def test_what_breaks_off_depends_on_the_language() -> None:
+    """English "um" is a German word; a guess and patience agree on it."""
+    options = SessionOptions(stt=SttOptions(language_code="de"), turn=TurnOptions(speculative_ms=500))
+    session = Session(Limits(), at_s=0)
+    session.receive(ev.Configure(at_s=0, session_id="s", options=options))
+    session.receive(ev.Partial(at_s=1, text="Wir fahren um"))
+    assert Speculate in names(session.receive(ev.Tick(at_s=1.5)))
 
 
 def test_a_user_who_goes_on_ends_the_guess() -> None:
@@ -748,7 +846,8 @@ def test_the_assistant_breaks_a_silence() -> None:
     assert asked.text == SILENCE_PROMPT.format(silent_s=5)
     session.receive(ev.TurnDone(at_s=6, turn_id=1))
     assert session.deadline_s == 11
-    session.receive(ev.Tick(at_s=11))
+    again = started(session.receive(ev.Tick(at_s=11)))
+    assert again.text == SILENCE_PROMPT.format(silent_s=11), "since the user was active"
     session.receive(ev.TurnDone(at_s=12, turn_id=2))
     assert session.deadline_s == 30
     session.receive(ev.TextPrompt(at_s=20, text="I am back"))
@@ -910,4 +1009,5 @@ def test_a_client_may_say_late_how_much_was_heard() -> None:
     session.receive(ev.PlaybackProgress(at_s=3.1, turn_id=1, played_ms=4000))
     session.receive(ev.Interrupt(at_s=4))
     start = started(session.receive(ev.TextPrompt(at_s=5, text="and on")))
+    assert start.history[1] == Exchange("go on", "", interrupted=True)
     assert start.history[0] == Exchange("hello", "one two three four", interrupted=True)
