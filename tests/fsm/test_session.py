@@ -663,6 +663,14 @@ def test_an_uninterruptible_first_message_is_spoken_to_its_end(cls: type[ev.Even
         assert CancelTurn(1) in greeting().receive(make_events()[client])
 
 
+def test_a_first_message_gives_way_to_words() -> None:
+    """Unless it was asked to be spoken to its end."""
+    session, _ = configured_with(first_message="Good day.")
+    for cls in (ev.FirstAudio, ev.AudioSent):
+        session.receive(make_events(at_s=0)[cls])
+    assert CancelTurn(1) in session.receive(ev.Partial(at_s=0.5, text="stop it now"))
+
+
 def test_an_utterance_that_breaks_off_is_waited_upon() -> None:
     """What follows in time is joined to it; a further one that breaks off is waited upon too."""
     session, _ = configured_with(patience_ms=800)
