@@ -862,7 +862,8 @@ def test_the_assistant_breaks_a_silence() -> None:
     session.receive(ev.TurnDone(at_s=21, turn_id=3))
     assert session.deadline_s == 26
     for due_s, turn_id in ((26, 4), (32, 5)):
-        session.receive(ev.Tick(at_s=due_s))
+        asked = started(session.receive(ev.Tick(at_s=due_s)))
+        assert asked.text == SILENCE_PROMPT.format(silent_s=due_s - 21)
         session.receive(ev.TurnDone(at_s=due_s + 1, turn_id=turn_id))
     assert session.deadline_s == 51
     assert Closing("idle") in session.receive(ev.Tick(at_s=51))
@@ -1016,6 +1017,7 @@ def test_a_client_may_say_late_how_much_was_heard() -> None:
     assert start.history == (Exchange("hello", "one two", interrupted=True),)
     session.receive(ev.PlaybackProgress(at_s=3.1, turn_id=1, played_ms=4000))
     session.receive(ev.Interrupt(at_s=4))
+    session.receive(ev.PlaybackProgress(at_s=4.1, turn_id=2, played_ms=0))
     start = started(session.receive(ev.TextPrompt(at_s=5, text="and on")))
     assert start.history[1] == Exchange("go on", "", interrupted=True)
     assert start.history[0] == Exchange("hello", "one two three four", interrupted=True)
