@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 
 # Tests share the machine's cores: how late a server of theirs is says nothing, and turns nobody away.
 os.environ["MAX_LATENESS_MS"] = "0"
+# Nor does how long an example took.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 ROOT: Final = Path(__file__).parent
 LONG_FILES: Final = (
