@@ -28,7 +28,8 @@ CONFIGURE: Final = frame(
     masked=True,
 )
 TRY_LATER: Final = 1013
-CONNECT_EVERY_S: Final = 0.02
+CONNECT_EVERY_S: Final = 0.1
+"""Users do not all come at once: so does load build up for a server that refuses by what it has."""
 _UPGRADE: Final = (
     b"GET /v1/voice/ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
