@@ -62,6 +62,24 @@ def test_what_was_typed_and_what_the_voice_detector_hears_are_bars_too() -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (
+            ev.Added(at_s=40.0, role="assistant", text="Hello."),
+            'the client adds, as said by the assistant: "Hello."',
+        ),
+        (ev.CommitAsked(at_s=40.0), "ends the utterance"),
+        (ev.Respond(at_s=40.0), "the client asks for a reply"),
+    ],
+)
+def test_what_clients_of_the_realtime_protocol_ask_for_is_told_in_words(
+    event: ev.AnyEvent, told: str
+) -> None:
+    """Nothing of it has an effect that would tell."""
+    assert timeline("idle_close", Step(event=event, effects=())).rows[-1].text == told
+
+
 def test_what_nobody_gave_words_is_told_by_its_fields() -> None:
     """An event of a later version is seen without a change here."""
 

@@ -409,6 +409,13 @@ async def test_what_it_cannot_do_is_refused_early(refused: TtsOptions, code: str
         tts.check(TtsOptions())
 
 
+async def test_a_pace_that_it_cannot_keep_is_refused_with_those_that_it_can() -> None:
+    """Clients may ask for 0.25, which other voices can do; the sentence says what this one can."""
+    async with open_local_tts() as tts:
+        with pytest.raises(ClientError, match=r"This voice takes a speed from 0\.5 to 4\."):
+            tts.check(options(speed=0.25))
+
+
 async def test_mp3_without_its_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without the encoder says what else there is."""
     monkeypatch.setattr("voice_fsm.tts.encoding.find_spec", lambda _: None)

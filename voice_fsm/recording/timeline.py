@@ -184,6 +184,12 @@ def _event_words(event: ev.AnyEvent, sent_ms: float) -> tuple[Lane, str] | None:
     match event:
         case ev.TextPrompt():
             return "user", f"types {_quoted(event.text)}"
+        case ev.Added(role=role, text=text):
+            return "session", f"the client adds, as said by the {role}: {_quoted(text)}"
+        case ev.CommitAsked():
+            return "user", "ends the utterance"
+        case ev.Respond():
+            return "session", "the client asks for a reply"
         case ev.Interrupt():
             return "user", "asks for silence"
         case ev.ReplyStarted():

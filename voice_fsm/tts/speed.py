@@ -14,6 +14,6 @@ def check_speed(options: TtsOptions, slowest: float, fastest: float) -> None:
     if speed is not None and not slowest <= speed <= fastest:
         raise ClientError(
             ClientFault.INVALID_FIELD,
-            f"speed is {speed}, outside {slowest} to {fastest}.",
+            f"This voice takes a speed from {slowest:g} to {fastest:g}.",
             field="tts.voice_settings.speed",
         )
