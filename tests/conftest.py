@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,9 @@ os.environ["MAX_LATENESS_MS"] = "0"
 # Nor does how long an example took.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that; a handler is not inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT: Final = Path(__file__).parent
 LONG_FILES: Final = (
