@@ -2,10 +2,12 @@
 
 import pytest
 
+from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import StateChanged
 from voice_fsm.fsm.events import AnyEvent, Committed, Configure, Disconnect, Drain, FirstAudio, Interrupt
-from voice_fsm.fsm.machine import Machine
+from voice_fsm.fsm.facts import Facts
+from voice_fsm.fsm.machine import IDLE_MOVES, Machine
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.session import Session
 
@@ -60,6 +62,23 @@ def test_fault_in_an_action_leaves_the_machine_to_the_others(
             faulty.receive(Committed(at_s=1.0, text="Hello."))
     sound.receive(Committed(at_s=2.0, text="Hello."))
     assert sound.state == "thinking"
+
+
+def test_events_that_spare_the_chart_would_not_have_moved_it() -> None:
+    """The chart itself takes each of them, and neither state nor facts are other than before."""
+    assert ("listening", "words") in IDLE_MOVES
+    for state, event in IDLE_MOVES:
+        facts = Facts(opened_s=0.0, now_s=1.0, history_turns=20, state=state)
+        chart = SessionChart()
+        chart.model, chart.current_state_value = facts, state
+        chart.send(event, message=None)
+        assert chart.current_state_value == state
+        assert facts == Facts(opened_s=0.0, now_s=1.0, history_turns=20, state=state)
+
+
+def test_events_whose_outcome_depends_on_the_facts_reach_the_chart() -> None:
+    """A guard or an action is a reason to ask it."""
+    assert not IDLE_MOVES & {("speaking", "words"), ("holding", "words"), ("thinking", "utterance")}
 
 
 def _break(*_: object) -> None:
