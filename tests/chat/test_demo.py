@@ -257,6 +257,24 @@ async def test_a_silence_is_broken(autojump_clock: trio.testing.MockClock) -> No
     assert "".join(texts) == "Are you still there?"
 
 
+@pytest.mark.parametrize(
+    ("history", "text"),
+    [
+        ((), "What can I do for you?"),
+        ((Exchange("What is two times two?", "2 times 2 is 4."),), "What can I do for you?"),
+        ((Exchange("What is two times two?", "", interrupted=True),), "2 times 2 is 4."),
+    ],
+)
+async def test_a_reply_to_nothing_new_answers_what_is_owed(
+    autojump_clock: trio.testing.MockClock, history: tuple[Exchange, ...], text: str
+) -> None:
+    """A question that was stopped unheard is answered now; without one the assistant offers its help."""
+    asked = attrs.evolve(request("[The user has said nothing new.]"), cause="asked", history=history)
+    async with DemoChat(clock=lambda: NOW).reply(asked) as reply:
+        texts = [part.text async for part in reply if isinstance(part, ReplyText)]
+    assert "".join(texts) == text
+
+
 async def test_a_reply_can_be_left_at_any_time(autojump_clock: trio.testing.MockClock) -> None:
     """Leaving ends it, and the next one starts afresh."""
     chat = DemoChat(clock=lambda: NOW)

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_fsm.fsm import events as ev
-from voice_fsm.fsm.actions import GO_ON_PROMPT, MAX_JOINED_CHARS, SILENCE_PROMPT, WORDS_WITHIN_S
+from voice_fsm.fsm.actions import (
+    ANSWER_PROMPT,
+    GO_ON_PROMPT,
+    MAX_JOINED_CHARS,
+    SILENCE_PROMPT,
+    WORDS_WITHIN_S,
+)
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     AudioEnded,
@@ -935,6 +941,27 @@ def test_what_is_said_waits_for_a_request() -> None:
     session.receive(ev.TurnDone(at_s=5, turn_id=1))
     again = started(session.receive(ev.Respond(at_s=6)))
     assert (again.text, again.cause, again.turn_id) == (GO_ON_PROMPT, "asked", 2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ev.Interrupt(at_s=3),
+        ev.TurnFailed(at_s=3, turn_id=1, code="chat_timeout", message="No answer.", retryable=True),
+    ],
+)
+def test_a_question_that_got_no_answer_is_answered_on_request(end: ev.AnyEvent) -> None:
+    """Also when that is stopped as well; once the user has heard something, the chat goes on with it."""
+    session, _ = asked(ev.Committed(at_s=1, text="Who are you?"), ev.Respond(at_s=2), end)
+    second = started(session.receive(ev.Respond(at_s=4)))
+    assert (second.text, second.cause) == (ANSWER_PROMPT, "asked")
+    assert [exchange.user for exchange in second.history] == ["Who are you?"]
+    session.receive(ev.Interrupt(at_s=5))
+    third = started(session.receive(ev.Respond(at_s=6)))
+    assert third.text == ANSWER_PROMPT
+    session.receive(ev.ReplyComplete(at_s=7, turn_id=3, text="A demo.", metadata={}))
+    session.receive(ev.TurnDone(at_s=8, turn_id=3))
+    assert started(session.receive(ev.Respond(at_s=9))).text == GO_ON_PROMPT
 
 
 def test_a_request_waits_for_the_words_of_its_question() -> None:

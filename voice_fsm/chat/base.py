@@ -52,7 +52,7 @@ class ChatRequest:
     text: str
     """What the user said or typed: data, never instructions to the server."""
     cause: TurnCause = "user"
-    """With ``silence`` and ``asked`` the text is no word of the user's: it says that there was none."""
+    """With ``silence`` and ``asked`` the text is no word of the user's: it says that there was none new."""
     history: tuple[Exchange, ...] = ()
     """Earlier turns, oldest first; the assistant's side holds only what was heard."""
     backend: BackendOptions = BackendOptions()

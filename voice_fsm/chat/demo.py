@@ -12,6 +12,7 @@ import trio
 
 from voice_fsm.chat.base import ChatRequest, ReplyMetadata, ReplyPart, ReplyText
 from voice_fsm.chat.demo_skills import Answer, answer
+from voice_fsm.fsm.history import unanswered
 from voice_fsm.fsm.options import BackendOptions
 
 _WORD_GROUP: Final = re.compile(r"(?:\S+\s*){1,3}")
@@ -20,9 +21,11 @@ _WORD_GROUP: Final = re.compile(r"(?:\S+\s*){1,3}")
 def _said(request: ChatRequest, now: datetime) -> Answer:
     if request.cause == "silence":
         return Answer("silence", "Are you still there?")
-    if request.cause == "asked":
-        return Answer("asked", "What can I do for you?")
-    return answer(request.text, request.history, now)
+    if request.cause != "asked":
+        return answer(request.text, request.history, now)
+    if question := unanswered(request.history):
+        return answer(question, request.history, now)
+    return Answer("asked", "What can I do for you?")
 
 
 def server_time() -> datetime:

@@ -38,7 +38,7 @@ from voice_fsm.fsm.events import (
     TurnFailed,
 )
 from voice_fsm.fsm.facts import Facts
-from voice_fsm.fsm.history import Exchange, TurnCause
+from voice_fsm.fsm.history import Exchange, TurnCause, unanswered
 from voice_fsm.fsm.turn import Turn
 from voice_fsm.fsm.unfinished import is_unfinished
 from voice_fsm.fsm.words import same_words
@@ -53,6 +53,8 @@ WORDS_WITHIN_S: Final = 5.0
 """How long a reply that was asked for waits for the transcript of its question."""
 GO_ON_PROMPT: Final = "[The user has said nothing new. Open the conversation, or go on with it.]"
 """What the chat backend is asked where a client wants a reply to nothing; documented in docs/backend.md."""
+ANSWER_PROMPT: Final = "[The user has heard no answer to what they said last. Answer it.]"
+"""The same where the turn of the last question failed or was stopped unheard; documented there too."""
 SILENCE_PROMPT: Final = "[The user has said nothing for {silent_s} seconds. Say something short that helps.]"
 """What the chat backend is asked where no text is set for a silence; documented in docs/backend.md."""
 
@@ -188,7 +190,8 @@ class Actions:
         if text:
             self._start(text)
         else:
-            self._start(ask=GO_ON_PROMPT, cause="asked")
+            is_owed = unanswered(self.model.history)
+            self._start(ask=ANSWER_PROMPT if is_owed else GO_ON_PROMPT, cause="asked")
 
     def forget_held(self) -> None:
         self.model.held_text = ""
