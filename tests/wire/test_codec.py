@@ -40,6 +40,7 @@ class Sample:
     inners: tuple[Inner, ...] | None = None
     extra: Mapping[str, Any] | None = None
     scalars: Mapping[str, str | int | bool] | None = None
+    measure: str | int | float | None = None
     class_: str | None = None
 
 
@@ -377,3 +378,12 @@ SAMPLES = st.builds(
 def test_what_is_written_can_be_read(message: Sample) -> None:
     """Every message comes back as it was."""
     assert DIALECT.decode(codec.encode(message)) == message
+
+
+def test_numbers_of_either_kind_are_named_once_and_kept_as_they_are() -> None:
+    """A whole number stays whole, so 3 is not read out as 3.0."""
+    assert fault_of(sample_json(measure=[])).args[0] == "`measure` must be a string or a number."
+    for value in (3, 3.5, "3"):
+        sample = DIALECT.decode(sample_json(measure=value))
+        assert isinstance(sample, Sample)
+        assert (sample.measure, type(sample.measure)) == (value, type(value))

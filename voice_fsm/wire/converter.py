@@ -127,7 +127,8 @@ def _union_kinds(type_: object) -> list[type]:
 
 def _scalar_union(type_: object, _: cattrs.Converter) -> _Hook:
     kinds = _union_kinds(type_)
-    must = f"must be {' or '.join(_KINDS[kind] for kind in kinds)}"
+    told = [kind for kind in kinds if kind is not int or float not in kinds]  # a whole number is a number
+    must = f"must be {' or '.join(_KINDS[kind] for kind in told)}"
 
     def structure(value: object, _: object) -> object:
         if type(value) not in kinds:
