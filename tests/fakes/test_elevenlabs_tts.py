@@ -27,7 +27,7 @@ from voice_fsm.upstream.websocket import open_websocket
 elevenlabs = pytest.importorskip("elevenlabs")
 pytestmark = [
     # The client's own use of an attribute that its WebSocket library has deprecated.
-    pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:ConnectionClosed.(code|reason) is deprecated:DeprecationWarning"),
 ]
 
 PCM = AudioFormat("pcm", 16000)

@@ -144,6 +144,11 @@ def run_voice_server(script: Script, routes: Sequence[BaseRoute]) -> Iterator[Fa
         assert not thread.is_alive(), "the fake server did not stop"
 
 
+def _whole_frame() -> trio.CancelScope:
+    """Hypercorn compresses a frame before it may be cancelled, and one that is lost garbles all after it."""
+    return trio.move_on_after(5, shield=True)
+
+
 class _Session:
     """One client: unconfigured, listening, thinking, speaking, closed."""
 
@@ -171,13 +176,15 @@ class _Session:
     async def send(self, type_: str, **fields: Any) -> None:
         async with self._sending:
             message = {"type": type_, "seq": next(self._seq), **fields}
-            await self._websocket.send_text(json.dumps(message))
+            with _whole_frame():
+                await self._websocket.send_text(json.dumps(message))
 
     async def send_audio(self, turn_id: int, index: int, data: bytes, output_format: str) -> None:
         if self.config.get("audio_out") == "binary":
             async with self._sending:
                 header = turn_id.to_bytes(4, "big") + index.to_bytes(4, "big")
-                await self._websocket.send_bytes(header + data)
+                with _whole_frame():
+                    await self._websocket.send_bytes(header + data)
         else:
             await self.send(
                 "assistant.audio.chunk",

@@ -29,9 +29,10 @@ LEVEL_MS = 5
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """``voice-fsm serve`` with nothing set."""
+    """``voice-fsm serve``, with time to decide: kept waiting by other tests, it notices silence late."""
     command = [sys.executable, "-m", "voice_fsm", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as server:
+    env = {**os.environ, "BARGE_IN_DECIDE_WITHIN_MS": "5000"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
         assert server.stdout is not None
         address = next(line for line in server.stdout if "Talk to it" in line).split()[4]
         try:

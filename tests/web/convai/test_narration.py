@@ -130,3 +130,13 @@ def test_pings_count_from_1_and_tell_how_long_the_last_pong_took() -> None:
     assert pings.next(15.0) == wire.Ping(event_id=2, ping_ms=35)
     pings.answered(1, 19.0)
     assert pings.next(20.0) == wire.Ping(event_id=3, ping_ms=35)
+
+
+def test_a_written_reply_is_told_when_its_turn_is_over() -> None:
+    """Whoever has read it can answer, and is not taken to go on with the question before."""
+    narration = Narration("conv_1", None, text_only=True)
+    narration.tell(fx.TurnStarted(1, "Hi", "user"))
+    narration.tell(TextDelta(1, "Hello."))
+    assert narration.tell(fx.ReplyTold(1, "Hello.", {})) == []
+    told = narration.tell(fx.TurnEnded(1, "completed"))
+    assert told[-1] == wire.AgentResponse(agent_response="Hello.", event_id=1)

@@ -27,6 +27,9 @@ class _Told:
     """The reply as far as it has come."""
     response: str | None = None
     """The whole of it, once that has been told."""
+    held: fx.ReplyTold | None = None
+    """In a written conversation it is told when its turn is over: what its reader answers is then a turn of
+    its own, and not taken for the end of the question before."""
     is_writing: bool = False
     """Whether a start of its parts has been told, and no stop."""
     audio_ms: float = 0.0
@@ -40,6 +43,7 @@ class Narration:
     def __init__(self, conversation_id: str, events: frozenset[str] | None, *, text_only: bool) -> None:
         """``events`` ``None``: the usual ones, and in a written conversation the parts of its replies."""
         self._conversation_id = conversation_id
+        self._text_only = text_only
         parts = frozenset({"agent_chat_response_part"}) if text_only else frozenset[str]()
         self._events = wire.DEFAULT_EVENTS | parts if events is None else events
         self._turn = _Told()
@@ -83,6 +87,8 @@ class Narration:
                 self._turn = _Told(turn_id)
             case TextDelta():
                 yield from self._text(item.text)
+            case fx.ReplyTold() if self._text_only:
+                turn.held = item
             case fx.ReplyTold():
                 yield from self._response(item)
             case SpeechTiming():
@@ -91,6 +97,8 @@ class Narration:
                 yield self._audio(item)
             case fx.TurnInterrupted():
                 yield from self._cut_short(item.heard_text)
+            case fx.TurnEnded(_, "completed") if turn.held is not None:
+                yield from self._response(turn.held)
             case fx.TurnEnded(_, "cancelled") if turn.text:
                 yield from self._cut_short("")
             case fx.TurnEnded():
