@@ -29,9 +29,12 @@ LEVEL_MS = 5
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """``voice-fsm serve``, with time to decide: kept waiting by other tests, it notices silence late."""
+    """``voice-fsm serve``, with time to decide and a doubt of single words.
+
+    Kept waiting by other tests, it notices silence late, and the recogniser may take a cough for a "Yeah."
+    """
     command = [sys.executable, "-m", "voice_fsm", "serve", "--port", "0"]
-    env = {**os.environ, "BARGE_IN_DECIDE_WITHIN_MS": "5000"}
+    env = {**os.environ, "BARGE_IN_DECIDE_WITHIN_MS": "5000", "BARGE_IN_MIN_WORDS": "3"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
         assert server.stdout is not None
         address = next(line for line in server.stdout if "Talk to it" in line).split()[4]
