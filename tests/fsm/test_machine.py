@@ -1,13 +1,30 @@
 """One machine that steps many sessions."""
 
-import pytest
+import inspect
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 
+import attrs
+import pytest
+from statemachine.exceptions import TransitionNotAllowed
+
+from voice_fsm.fsm.actions import Actions
 from voice_fsm.fsm.chart import SessionChart
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import StateChanged
-from voice_fsm.fsm.events import AnyEvent, Committed, Configure, Disconnect, Drain, FirstAudio, Interrupt
+from voice_fsm.fsm.events import (
+    AnyEvent,
+    Committed,
+    Configure,
+    Disconnect,
+    Drain,
+    FirstAudio,
+    Interrupt,
+    Respond,
+)
 from voice_fsm.fsm.facts import Facts
-from voice_fsm.fsm.machine import IDLE_MOVES, Machine
+from voice_fsm.fsm.machine import COMMON, COMMON_MOVES, Machine
 from voice_fsm.fsm.options import SessionOptions
 from voice_fsm.fsm.session import Session
 
@@ -51,34 +68,79 @@ def test_session_opens_after_another_has_closed(machine: Machine) -> None:
         assert session.state == "closed"
 
 
+@pytest.mark.parametrize("event", [Committed(at_s=1.0, text="Hello."), Respond(at_s=1.0)])
 def test_fault_in_an_action_leaves_the_machine_to_the_others(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, event: AnyEvent
 ) -> None:
     """What goes wrong in one session's step goes wrong in that session alone."""
     faulty, sound = open_session(machine, "faulty"), open_session(machine, "sound")
     with monkeypatch.context() as patch:
         patch.setattr("voice_fsm.fsm.facts.Facts.emit", _break)
         with pytest.raises(AssertionError, match="broken"):
-            faulty.receive(Committed(at_s=1.0, text="Hello."))
-    sound.receive(Committed(at_s=2.0, text="Hello."))
+            faulty.receive(event)
+    sound.receive(attrs.evolve(event, at_s=2.0))
     assert sound.state == "thinking"
 
 
-def test_events_that_spare_the_chart_would_not_have_moved_it() -> None:
-    """The chart itself takes each of them, and neither state nor facts are other than before."""
-    assert ("listening", "words") in IDLE_MOVES
-    for state, event in IDLE_MOVES:
-        facts = Facts(opened_s=0.0, now_s=1.0, history_turns=20, state=state)
-        chart = SessionChart()
-        chart.model, chart.current_state_value = facts, state
-        chart.send(event, message=None)
-        assert chart.current_state_value == state
-        assert facts == Facts(opened_s=0.0, now_s=1.0, history_turns=20, state=state)
+def test_common_events_do_what_the_library_would_have_them_do(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every state, and whatever the guards say: the same actions, in order, and the same end."""
+    answers: dict[str, bool] = {}
+    done: list[tuple[str, object]] = []
+    for name, method in inspect.getmembers(Actions, inspect.isfunction):
+        monkeypatch.setattr(Actions, name, _stand_in(name, method, answers, done))
+    chart = SessionChart()
+    compared = set()
+    for state, event in product(SessionChart.states_map, COMMON):
+        guards = {guard.name for move in COMMON_MOVES.get((state, event), ()) for guard in move.guards}
+        for values in product([False, True], repeat=len(guards)):
+            answers.clear()
+            answers.update(zip(guards, values, strict=True))
+            ends = []
+            for send in (partial(_ask_library, chart), machine.send):
+                facts = Facts(opened_s=0.0, now_s=1.0, history_turns=20, state=state)
+                done.clear()
+                try:
+                    send(facts, event, "the message")
+                except TransitionNotAllowed:
+                    done.append(("refused", None))
+                ends.append((facts.state, list(done)))
+            assert ends[0] == ends[1], (state, event, answers)
+            compared.add(ends[0][0])
+    assert compared == set(SessionChart.states_map)
 
 
-def test_events_whose_outcome_depends_on_the_facts_reach_the_chart() -> None:
-    """A guard or an action is a reason to ask it."""
-    assert not IDLE_MOVES & {("speaking", "words"), ("holding", "words"), ("thinking", "utterance")}
+def test_common_events_are_the_chart_s() -> None:
+    """None is in vain, and each leads somewhere."""
+    assert {event for _, event in COMMON_MOVES} == COMMON
+
+
+def _ask_library(chart: SessionChart, facts: Facts, event: str, message: object) -> None:
+    chart.current_state_value = facts.state
+    try:
+        chart.send(event, message=message)
+    finally:
+        facts.state = str(chart.current_state_value)
+
+
+def _stand_in(
+    name: str,
+    method: Callable[..., object],
+    answers: dict[str, bool],
+    done: list[tuple[str, object]],
+) -> Callable[..., object]:
+    """A guard that answers, or an action that is noted, with the parameters of the one it stands for."""
+
+    def bare(_: Actions) -> bool | None:
+        return told(_, None)
+
+    def told(_: Actions, message: object) -> bool | None:
+        if name not in answers:
+            done.append((name, message))
+        return answers.get(name)
+
+    return told if "message" in inspect.signature(method).parameters else bare
 
 
 def _break(*_: object) -> None:

@@ -314,6 +314,8 @@ class Session:
         if turn is not None and turn.first_audio_sent_s is not None:
             said += " " + turn.said_between(since_s - ECHO_LATE_S, now_s + ECHO_EARLY_S, now_s)
             short = turn.rest_ms(now_s) > LAST_WORDS_MS
+        if not said.strip():
+            return event
         text = without_echo(
             event.text,
             said,
@@ -321,7 +323,7 @@ class Session:
             unfinished=isinstance(event, Partial),
             language_code=facts.options.stt.language_code,
         )
-        return attrs.evolve(event, text=text)
+        return event if text == event.text else attrs.evolve(event, text=text)
 
     def _tick(self) -> None:
         """Bring about what is due; what is not listed is an event of the chart."""

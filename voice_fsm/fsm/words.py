@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 _NOT_A_LETTER: Final = re.compile(r"[\W_]+")
 _DRAWN_OUT: Final = re.compile(r"(.)\1{2,}")
 
 
+@lru_cache(maxsize=1 << 12)  # a partial repeats the words of the one before
 def key(word: str) -> str:
     """What two spellings of one word share: "Mm-hmm," and "mmhmm", "Sí" and "si"; blank for a dash."""
     plain = unicodedata.normalize("NFKD", word.casefold())
@@ -22,4 +24,4 @@ def keys(text: str) -> list[str]:
 
 def same_words(one: str, other: str) -> bool:
     """Whether two texts differ in spelling alone."""
-    return keys(one) == keys(other)
+    return one == other or keys(one) == keys(other)
