@@ -131,6 +131,8 @@ async def test_a_human_recording_is_understood_by_a_running_server(tmp_path: Pat
             metrics = (await client.get(f"http://127.0.0.1:{server.port}/metrics")).text
         assert 'voice_fsm_turns_total{outcome="completed"} 1.0' in metrics
         assert 'voice_fsm_speech_requests_total{source="synthesis"} 1.0' in metrics
+        occupancy = next(line for line in metrics.splitlines() if line.startswith("voice_fsm_core_occupancy"))
+        assert 0 < float(occupancy.split()[1]) <= 1
         assert "America" not in metrics
         server.process.terminate()
 

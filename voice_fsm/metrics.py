@@ -39,8 +39,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._active_sessions = self._gauge("sessions_active", "Conversations at this moment.")
-        self._lateness = self._gauge(
-            "lateness_seconds", "How late tasks run, averaged over some seconds: the sign of a full core."
+        self._occupancy = self._gauge(
+            "core_occupancy_ratio", "Share of its core that the event loop used or waited for."
         )
         self._sessions = self._counter("sessions", "Conversations begun.")
         self._turns = self._counter("turns", "Turns that ended.", "outcome")
@@ -105,9 +105,9 @@ class Metrics:
         """Count microphone audio that nobody will hear."""
         self._dropped_audio.labels(reason).inc(duration_s)
 
-    def watch_lateness(self, late_s: Callable[[], float]) -> None:
-        """Show how late the process is from now on."""
-        self._lateness.set_function(late_s)
+    def watch_occupancy(self, share: Callable[[], float]) -> None:
+        """Show how full the core is from now on."""
+        self._occupancy.set_function(share)
 
     # --- upstreams ----------------------------------------------------------------------------------
 

@@ -630,12 +630,12 @@ class Limits:
     max_sessions: int = setting(
         "MAX_SESSIONS", 200, "Sessions at a time; the next is refused with 1013.", rule=at_least(1)
     )
-    max_lateness_ms: float = setting(
-        "MAX_LATENESS_MS",
-        10.0,
-        "How late tasks may run, averaged over some seconds, before new sessions are refused with 1013; "
-        "0: however late.",
-        rule=at_least(0),
+    max_occupancy: float = setting(
+        "MAX_OCCUPANCY",
+        70.0,
+        "Share of a core, in per cent, that the sessions of a process may take, before new ones are refused "
+        "with 1013; 0: whatever it is.",
+        rule=between(0, 100),
     )
     drain_s: float = setting(
         "DRAIN_S",

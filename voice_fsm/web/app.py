@@ -34,7 +34,8 @@ from voice_fsm.web.convai.endpoint import ConvaiEndpoint
 from voice_fsm.web.convai.history import history_routes
 from voice_fsm.web.convai.rest import agent_routes
 from voice_fsm.web.conversation_token import ConversationTokens
-from voice_fsm.web.lateness import Lateness
+from voice_fsm.web.core_time import watch_core
+from voice_fsm.web.occupancy import Occupancy
 from voice_fsm.web.realtime.endpoint import RealtimeEndpoint
 from voice_fsm.web.realtime.secrets import secret_routes
 from voice_fsm.web.seats import Seats
@@ -66,10 +67,10 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             open_client() as client,
             background_nursery() as measuring,
         ):
-            lateness = Lateness(settings.limits.max_lateness_ms / 1000 or None)
-            measuring.start_soon(lateness.measure)
-            services.metrics.watch_lateness(lambda: lateness.now_s)
-            policy, seats = _policy(settings), Seats(settings.limits.max_sessions, lateness)
+            occupancy = Occupancy(settings.limits.max_occupancy / 100 or None)
+            services.metrics.watch_occupancy(lambda: occupancy.share)
+            policy, seats = _policy(settings), Seats(settings.limits.max_sessions, occupancy)
+            measuring.start_soon(watch_core, seats.note_core)
             app.state.voice = VoiceEndpoint(
                 services, policy, gate if settings.access.guard_voice_ws else Gate(), seats
             )

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import attrs
 
 from voice_fsm.errors import SessionFault, VoiceError
-from voice_fsm.web.lateness import Lateness
+from voice_fsm.web.occupancy import Occupancy
 
 
 class NoSeat(VoiceError):  # noqa: N818  # says what happened
@@ -25,9 +25,9 @@ class Seats:
     """The places for sessions."""
 
     limit: int
-    lateness: Lateness = attrs.field(factory=lambda: Lateness(None))
-    """While it is high nobody else is let in, so that those who are do not suffer. To an empty house it is no
-    matter: whatever keeps the core busy then, it is not us, and nobody would suffer."""
+    occupancy: Occupancy = attrs.field(factory=Occupancy)
+    """While the core is full nobody else is let in, so that those who are do not suffer. To an empty house it
+    is no matter: whatever keeps the core busy then, it is not us, and nobody would suffer."""
     taken: int = 0
 
     @contextmanager
@@ -35,12 +35,17 @@ class Seats:
         """Hold a place for the block.
 
         Raises:
-            NoSeat: all are taken, or the process is too late with everything.
+            NoSeat: all are taken, or the core is full.
         """
-        if self.taken >= self.limit or (self.taken and self.lateness.is_high):
+        if self.taken >= self.limit or (self.taken and self.occupancy.is_full):
             raise NoSeat
         self.taken += 1
+        self.occupancy.admit()
         try:
             yield
         finally:
             self.taken -= 1
+
+    def note_core(self, busy_s: float, took_s: float) -> None:
+        """Take a measurement of the core: see `Occupancy.note`."""
+        self.occupancy.note(busy_s, took_s, self.taken)
