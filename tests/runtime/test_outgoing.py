@@ -1,12 +1,14 @@
 import math
+from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from voice_fsm.fsm.effects import PartialHeard
+from voice_fsm.fsm.effects import PartialHeard, SpeechBegan, SpeechEnded
 from voice_fsm.fsm.options import PCM_24K
 from voice_fsm.runtime.outgoing import (
+    BURST,
     MAX_NOTICES,
     MAX_TURN_OUTPUT,
     AudioChunk,
@@ -206,6 +208,63 @@ async def test_too_many_notices_mean_that_nobody_reads() -> None:
         outgoing.put(PartialHeard("x"))
     await outgoing.take()
     outgoing.put(PartialHeard("x"))
+
+
+async def test_what_the_client_is_not_told_wakes_nobody() -> None:
+    """Neither a notice nor output of a turn, which takes no credit; a new choice counts at once."""
+    outgoing = Outgoing()
+    outgoing.admit(1)
+    outgoing.untold = frozenset({SpeechBegan, TextDelta})
+    taken: list[Item | None] = []
+
+    async def take() -> None:
+        taken.append(await outgoing.take())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        outgoing.put(SpeechBegan())
+        with trio.fail_after(1):
+            for _ in range(MAX_TURN_OUTPUT + 1):
+                await outgoing.put_output(TextDelta(1, "untold"))
+            await outgoing.drained()
+        await wait_all_tasks_blocked()
+        assert taken == []
+        outgoing.put(SpeechEnded())
+    outgoing.untold = frozenset({SpeechEnded})
+    outgoing.put(SpeechBegan())
+    outgoing.put(SpeechEnded())
+    await outgoing.put_output(TextDelta(1, "told"))
+    assert [*taken, *await drain(outgoing)] == [SpeechEnded(), SpeechBegan(), TextDelta(1, "told")]
+
+
+async def test_what_waits_is_taken_in_a_row_but_not_for_ever() -> None:
+    """Others run after some items; a writer that is cancelled takes none."""
+    outgoing = Outgoing()
+    for _ in range(3 * BURST):
+        outgoing.put(SpeechBegan())
+    before: list[int] = []
+    taken = 0
+
+    async def look() -> None:
+        while taken < 3 * BURST:
+            before.append(taken)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        for _ in range(3 * BURST):
+            await outgoing.take()
+            taken += 1
+    # Two tasks that are ready run in any order, so one may have two turns between two of the other's.
+    assert max(later - earlier for earlier, later in pairwise([*before, taken])) <= 2 * BURST
+    assert len(before) < BURST
+    outgoing.put(SpeechEnded())
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await outgoing.take()
+    assert scope.cancelled_caught
+    assert await outgoing.take() == SpeechEnded()
 
 
 async def test_a_finished_queue_takes_nothing_more() -> None:

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from tests.fakes.scripted import RecordingDoor, ScriptedChat, ScriptedStt, ScriptedTts
 from tests.promises import check_promises
-from voice_fsm.errors import ClientError, ProviderError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, ClientFault, ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     AudioEnded,
@@ -21,6 +21,7 @@ from voice_fsm.fsm.effects import (
     TurnPaused,
     TurnResumed,
     TurnStarted,
+    TurnTimed,
     UtteranceCommitted,
 )
 from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt, Word
@@ -171,6 +172,30 @@ async def test_a_cough_pauses_the_reply_and_nothing_of_it_is_lost(
     audio = b"".join(item.data for item in client.told if isinstance(item, AudioChunk))
     assert PCM_24K.duration_ms(len(audio)) == pytest.approx(len("Fine, thank you.") * 50, abs=1)
     assert came_s[TurnEnded] == pytest.approx(0.05 + len("Fine, thank you.") * 0.05 + 0.6, abs=0.01)
+
+
+async def test_a_refused_configuration_leaves_the_client_s_choice_as_it_was(
+    services: Services, chat: ScriptedChat, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client wants to be told counts with the settings that it came with, or not at all."""
+
+    async def act(session: VoiceSession) -> None:
+        session.configure("s1", SessionOptions(), untold=frozenset({TurnTimed}))
+        with monkeypatch.context() as patch:
+            patch.setattr(chat, "check", _refuse)
+            with pytest.raises(ClientError):
+                session.configure("s1", SessionOptions(), untold=frozenset())
+        prompt(session)
+        await trio.sleep(60)
+
+    client = await run(services, act)
+    assert "TurnEnded" in client.names
+    assert "TurnTimed" not in client.names
+    assert "StateChanged" in client.names
+
+
+def _refuse(_: object) -> None:
+    raise ClientError(ClientFault.INVALID_FIELD, "No.")
 
 
 async def test_audio_is_paced_if_asked(

@@ -24,6 +24,8 @@ MAX_CHUNK_MS: Final = 500.0
 """Audio that came while the writer was busy goes out as one message, up to this."""
 MANY_NOTICES: Final = 64
 """From so many waiting notices on a client is not listened to: what it asks for would only add to them."""
+BURST: Final = 8
+"""Items that may be taken in a row before other tasks get their turn."""
 MAX_NOTICES: Final = 256
 """Notices that may wait; a client that lets more pile up is not reading."""
 
@@ -83,6 +85,9 @@ class Outgoing:
         self._text_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
         self._voice_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
         self._admitted: int | None = None
+        self.untold: frozenset[type] = frozenset()
+        """Of items, those of which the client is not told: they are dropped, and nobody is woken."""
+        self._in_a_row = 0
         self._finished = False
         self._in_hand: Item | None = None
         self._writer = trio.lowlevel.ParkingLot()
@@ -108,7 +113,7 @@ class Outgoing:
         Raises:
             SlowClient: too many wait already.
         """
-        if self._finished:
+        if self._finished or type(notice) in self.untold:
             return
         if self._notices >= MAX_NOTICES:
             raise SlowClient
@@ -118,6 +123,8 @@ class Outgoing:
 
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
+        if type(output) in self.untold:
+            return
         credit = self._credits_of(output)
         try:
             credit.acquire_nowait()
@@ -161,20 +168,28 @@ class Outgoing:
         self._room.unpark_all()
 
     async def take(self) -> Item | None:
-        """The next thing to send. Taking it says that the one before has been sent."""
+        """The next thing to send. Taking it says that the one before has been sent.
+
+        What waits is given without a turn of the scheduler, up to `BURST`; to be cancelled it always can.
+        """
         self._settle()
-        if self._items or self._voice:
+        self._in_a_row = (self._in_a_row + 1) % BURST
+        if self._in_a_row:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
             await trio.lowlevel.checkpoint()
         while (item := self._next()) is None:  # what woke us may have been flushed before we ran
             if self._finished:
                 return None
+            self._in_a_row = 0
             with trio.CancelScope(deadline=self._voice_due_s() if self._voice else math.inf):
                 await self._writer.park()
         self._in_hand = item
-        if not isinstance(self._in_hand, TurnOutput):
+        if not isinstance(item, TurnOutput):
             self._notices -= 1
-            self._room.unpark_all()
-        return self._in_hand
+            if self._notices < MANY_NOTICES:
+                self._room.unpark_all()
+        return item
 
     async def drained(self) -> None:
         """Wait until all output that was put has been sent or dropped."""
@@ -207,7 +222,7 @@ class Outgoing:
         return True
 
     def _settle(self) -> None:
-        if self._in_hand is not None and isinstance(self._in_hand, TurnOutput):
+        if isinstance(self._in_hand, TurnOutput):
             self._credits_of(self._in_hand).release()
             self._tell_if_drained()
         self._in_hand = None

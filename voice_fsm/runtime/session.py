@@ -108,7 +108,8 @@ class Door(Protocol):
 class VoiceSession:
     """The runtime of one session."""
 
-    def __init__(self, services: Services, door: Door) -> None:
+    def __init__(self, services: Services, door: Door, *, untold: frozenset[type] = frozenset()) -> None:
+        """``untold`` are the items that `Door.tell` has no words for."""
         self._services = services
         self._door = door
         self._core = open_session(services.limits, services.machine, services.recorder)
@@ -116,6 +117,7 @@ class VoiceSession:
         if services.sound_recorder is not None:
             self._sound = services.sound_recorder.tape(trio.current_time())
         self._outgoing = Outgoing(lambda: self._core.voice_due_s)
+        self._outgoing.untold = untold
         self._hearing = Hearing(
             services.stt,
             connect_s=services.stt_connect_s,
@@ -197,11 +199,13 @@ class VoiceSession:
         *,
         tell_speech: bool = False,
         tell_score: Callable[[float], None] | None = None,
+        untold: frozenset[type] | None = None,
     ) -> None:
         """Set the session up, unless the services cannot serve these options.
 
         ``tell_speech`` has it listen for speech on behalf of a client that wants to be told of it.
         ``tell_score`` is called ten times for every second of audio, with the probability of speech.
+        ``untold`` are the items that the client does not want; ``None``: the same as before.
 
         Raises:
             ClientError: they cannot; the session is as before.
@@ -209,6 +213,8 @@ class VoiceSession:
         self._services.tts.check(options.tts)
         self._services.chat.check(options.backend)
         self._tells_speech, self._activity.tell_score = tell_speech, tell_score
+        if untold is not None:
+            self._outgoing.untold = untold
         self.step(Configure(at_s=trio.current_time(), session_id=session_id, options=options))
 
     def update(self, options: SessionOptions, *, tell_speech: bool) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, cast
 
@@ -24,6 +25,15 @@ log = structlog.get_logger()
 VOICE_USE: Final = "voice"
 """What tokens for this door are bought for."""
 NORMAL: Final = 1000
+_ON_REQUEST: Final[dict[type, wire.EventKind]] = {
+    fx.StateChanged: "state",
+    fx.TurnTimed: "metrics",
+    fx.SpeechBegan: "speech",
+    fx.SpeechEnded: "speech",
+    TextDelta: "text.delta",
+    SpeechTiming: "alignment",
+}
+"""What a client is told if it asked for these events."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +84,8 @@ class VoiceEndpoint:
     async def _serve(self, websocket: WebSocket) -> None:
         # Every log line of the session's tasks carries this.
         with structlog.contextvars.bound_contextvars(connection=secrets.token_hex(4)):
-            session = VoiceSession(self._services, VoiceDoor(websocket, self._services, self._policy))
+            door = VoiceDoor(websocket, self._services, self._policy)
+            session = VoiceSession(self._services, door, untold=_untold(()))
             session.answer(wire.SessionReady())
             await session.run()
 
@@ -105,7 +116,6 @@ class VoiceDoor:
         self._services = services
         self._policy = policy
         self._binary = False
-        self._events: frozenset[str] = frozenset()
         self._session_id = f"session-{secrets.token_hex(8)}"
         self._seq = 0
         self._chunks_sent = 0
@@ -132,9 +142,9 @@ class VoiceDoor:
             self._chunks_sent += 1
             frame = wire.encode_audio_frame(item.turn_id, self._chunks_sent, item.data)
             await self._send(bytes_=frame)
-        elif (message := self._message(item)) is not None:
+        else:
             self._seq += 1
-            await self._send(text=wire.encode(message, self._seq))
+            await self._send(text=wire.encode(self._message(item), self._seq))
 
     async def close(self, code: int) -> None:
         """Close the socket, if the client has not."""
@@ -144,8 +154,8 @@ class VoiceDoor:
 
     @property
     def _is_open(self) -> bool:
-        sides = {self._websocket.client_state, self._websocket.application_state}
-        return sides == {WebSocketState.CONNECTED}
+        websocket = self._websocket
+        return websocket.client_state is websocket.application_state is WebSocketState.CONNECTED
 
     async def _send(self, *, text: str | None = None, bytes_: bytes | None = None) -> None:
         if not self._is_open:
@@ -187,11 +197,12 @@ class VoiceDoor:
             self._check_credentials()
         options = wire.merge_options(self._services.defaults, message)
         session_id = message.session_id or self._session_id
-        session.configure(session_id, options, tell_speech="speech" in message.events)
+        session.configure(
+            session_id, options, tell_speech="speech" in message.events, untold=_untold(message.events)
+        )
         self._session_id = session_id
         log.info("session_configured", session_id=session_id)
         self._binary = message.audio_out == "binary"
-        self._events = frozenset(message.events)
         if message.resume:
             raise ClientError(
                 ClientFault.RESUME_UNAVAILABLE,
@@ -210,7 +221,7 @@ class VoiceDoor:
 
     # --- session to client --------------------------------------------------------------------------
 
-    def _message(self, item: Item) -> wire.ServerMessage | None:  # noqa: C901, PLR0911, PLR0912  # one flat table
+    def _message(self, item: Item) -> wire.ServerMessage:  # noqa: C901, PLR0911, PLR0912  # one flat table
         match item:
             case AudioChunk():
                 self._chunks_sent += 1
@@ -221,18 +232,13 @@ class VoiceDoor:
                     chunk_index=self._chunks_sent,
                 )
             case TextDelta():
-                return self._if_asked(
-                    "text.delta", wire.AssistantTextDelta(turn_id=item.turn_id, text=item.text)
-                )
+                return wire.AssistantTextDelta(turn_id=item.turn_id, text=item.text)
             case SpeechTiming(turn_id, alignment):
-                return self._if_asked(
-                    "alignment",
-                    wire.AssistantAudioAlignment(
-                        turn_id=turn_id,
-                        chars=alignment.chars,
-                        starts_ms=alignment.starts_ms,
-                        ends_ms=alignment.ends_ms,
-                    ),
+                return wire.AssistantAudioAlignment(
+                    turn_id=turn_id,
+                    chars=alignment.chars,
+                    starts_ms=alignment.starts_ms,
+                    ends_ms=alignment.ends_ms,
                 )
             case Answer(message):
                 return cast(wire.ServerMessage, message)  # only this door makes them
@@ -241,9 +247,9 @@ class VoiceDoor:
             case fx.SttStarted(session_id, config):
                 return wire.SttSessionStarted(session_id=session_id, config=config)
             case fx.SpeechBegan():
-                return self._if_asked("speech", wire.UserSpeechStarted())
+                return wire.UserSpeechStarted()
             case fx.SpeechEnded():
-                return self._if_asked("speech", wire.UserSpeechStopped())
+                return wire.UserSpeechStopped()
             case fx.PartialHeard(text):
                 return wire.TranscriptPartial(text=text)
             case fx.UtteranceCommitted(text, words):
@@ -273,24 +279,20 @@ class VoiceDoor:
                     turn_id=turn_id, reason=reason, heard_text=heard_text, heard_ms=heard_ms
                 )
             case fx.TurnTimed():
-                return self._if_asked(
-                    "metrics",
-                    wire.TurnMetrics(
-                        turn_id=item.turn_id,
-                        first_text_ms=item.first_text_ms,
-                        first_speech_ms=item.first_speech_ms,
-                        first_audio_sent_ms=item.first_audio_sent_ms,
-                        playback_done_ms=item.playback_done_ms,
-                        asked_early_ms=item.asked_early_ms,
-                        wasted_calls=item.wasted_calls or None,
-                    ),
+                return wire.TurnMetrics(
+                    turn_id=item.turn_id,
+                    first_text_ms=item.first_text_ms,
+                    first_speech_ms=item.first_speech_ms,
+                    first_audio_sent_ms=item.first_audio_sent_ms,
+                    playback_done_ms=item.playback_done_ms,
+                    asked_early_ms=item.asked_early_ms,
+                    wasted_calls=item.wasted_calls or None,
                 )
             case fx.TurnEnded(turn_id, outcome):
                 return wire.AssistantDone(turn_id=turn_id, outcome=outcome)
             case fx.StateChanged():
-                return self._if_asked(
-                    "state",
-                    wire.StateChanged(from_=item.source, to=item.target, input=item.input, at_ms=item.at_ms),
+                return wire.StateChanged(
+                    from_=item.source, to=item.target, input=item.input, at_ms=item.at_ms
                 )
             case fx.ErrorTold():
                 return wire.Error(
@@ -304,5 +306,7 @@ class VoiceDoor:
             case fx.Closing(reason):
                 return wire.SessionClosing(reason=reason)
 
-    def _if_asked(self, event: str, message: wire.ServerMessage) -> wire.ServerMessage | None:
-        return message if event in self._events else None
+
+def _untold(events: Collection[wire.EventKind]) -> frozenset[type]:
+    """What a client that asked for these events is not told."""
+    return frozenset(kind for kind, event in _ON_REQUEST.items() if event not in events)

@@ -9,7 +9,7 @@ from voice_fsm.fsm import effects as fx
 from voice_fsm.runtime.outgoing import AudioChunk, Item, SpeechTiming, TextDelta
 from voice_fsm.tts.base import Alignment
 from voice_fsm.web.convai.errors import closing_message, error_message
-from voice_fsm.web.convai.narration import Narration
+from voice_fsm.web.convai.narration import UNTOLD, Narration
 from voice_fsm.web.convai.pings import Pings
 from voice_fsm.wire import convai as wire
 
@@ -43,6 +43,28 @@ def test_times_of_characters_count_from_the_start_of_their_own_message() -> None
     assert second.alignment is None
     assert third.alignment == wire.Alignment(chars=("!",), char_start_times_ms=(0,), char_durations_ms=(51,))
     assert '"alignment":null' not in wire.encode(second)
+
+
+def test_what_is_kept_from_it_would_have_changed_nothing() -> None:
+    """No message is made of what the session does not bring, at no point of a turn."""
+    untold: tuple[Item, ...] = (
+        fx.StateChanged(source="thinking", target="speaking", input="first_audio", at_ms=1.0),
+        fx.SpeechBegan(),
+        fx.SpeechEnded(),
+        fx.AudioStarted(1, PCM),
+        fx.AudioEnded(1, PCM),
+        fx.TurnPaused(1, 1.0),
+        fx.TurnResumed(1, 1.0),
+    )
+    assert {type(item) for item in untold} == UNTOLD
+    turn: tuple[Item, ...] = (
+        fx.TurnStarted(1, "Hi", "user"),
+        TextDelta(1, "Well."),
+        audio(1, 250),
+        fx.ReplyTold(1, "Well.", {}),
+        fx.TurnEnded(1, "completed"),
+    )
+    assert told(*(item for each in turn for item in (each, *untold)), events=ALL) == told(*turn, events=ALL)
 
 
 def test_a_reply_that_was_told_and_then_cancelled_is_taken_back() -> None:

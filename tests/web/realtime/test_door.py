@@ -17,14 +17,17 @@ from voice_fsm.chat.base import ChatRequest, ReplyPart
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.history import Exchange
-from voice_fsm.fsm.options import PCM_24K, SttOptions
+from voice_fsm.fsm.options import PCM_24K, SessionOptions, SttOptions
+from voice_fsm.fsm.turn import Turn
 from voice_fsm.runtime.agents import Agent
-from voice_fsm.runtime.outgoing import Answer, AudioChunk, TextDelta
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, SpeechTiming, TextDelta
+from voice_fsm.runtime.outgoing import Item as Told
 from voice_fsm.runtime.session import Services
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
+from voice_fsm.tts.base import Alignment
 from voice_fsm.web.auth import Gate, TokenMint
 from voice_fsm.web.realtime.items import Items
-from voice_fsm.web.realtime.narration import Adopted, Narration
+from voice_fsm.web.realtime.narration import UNTOLD, Adopted, Narration
 from voice_fsm.wire.realtime_session import INITIAL, merged
 
 STORY = "Once upon a time there was a queen, and she had three ships."
@@ -260,6 +263,26 @@ def test_speech_that_began_before_the_reply_is_told_again_when_it_interrupts() -
     assert len(begun) == 2
     assert len(set(begun)) == 1
     assert [event.type for event in told][-2:] == ["response.done", "input_audio_buffer.speech_stopped"]
+
+
+def test_what_is_kept_from_the_narration_would_have_changed_nothing() -> None:
+    """No event is made of what the session does not bring."""
+    untold: tuple[Told, ...] = (
+        fx.Configured("s", SessionOptions()),
+        fx.SttStarted("s", {}),
+        fx.StateChanged(source="thinking", target="speaking", input="first_audio", at_ms=1.0),
+        fx.PartialHeard("We"),
+        fx.ReplyTold(1, "Well.", {}),
+        fx.TurnPaused(1, 1.0),
+        fx.TurnResumed(1, 1.0),
+        Turn(turn_id=1, user_text="", output_format=PCM_24K, started_s=0.0).timed(1.0),
+        SpeechTiming(1, Alignment((), (), ())),
+    )
+    assert {type(item) for item in untold} == UNTOLD
+    narration = Narration(Items(), lambda: 1000.0)
+    for item in (fx.TurnStarted(1, "Hello.", "user"), fx.AudioStarted(1, PCM_24K), fx.AudioEnded(1, PCM_24K)):
+        assert [event for other in untold for event in narration.tell(other)] == []
+        list(narration.tell(item))
 
 
 async def test_what_is_cleared_was_not_said(

@@ -21,7 +21,7 @@ from voice_fsm.runtime.transcript import ConversationRecord, Transcript
 from voice_fsm.web.convai.access import AgentAccess
 from voice_fsm.web.convai.door import ConvaiDoor
 from voice_fsm.web.convai.errors import BAD_INPUT, error_message
-from voice_fsm.web.convai.narration import Narration
+from voice_fsm.web.convai.narration import UNTOLD, Narration
 from voice_fsm.web.convai.opening import read_opening
 from voice_fsm.web.seats import NoSeat, Seats
 from voice_fsm.web.voice import DoorPolicy, refused_by_origin
@@ -91,7 +91,7 @@ class ConvaiEndpoint:
         self._keep(transcript.begun)
         try:
             with structlog.contextvars.bound_contextvars(connection=conversation_id):
-                await VoiceSession(informed, door).run()
+                await VoiceSession(informed, door, untold=UNTOLD).run()
         finally:
             self._keep(transcript.record(trio.current_time()))
 

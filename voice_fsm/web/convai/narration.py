@@ -15,6 +15,18 @@ from voice_fsm.tts.base import Alignment
 from voice_fsm.web.convai.errors import closing_message, error_message
 from voice_fsm.wire import convai as wire
 
+UNTOLD: Final = frozenset(
+    {
+        fx.StateChanged,
+        fx.SpeechBegan,
+        fx.SpeechEnded,
+        fx.AudioStarted,
+        fx.AudioEnded,
+        fx.TurnPaused,
+        fx.TurnResumed,
+    }
+)
+"""What this protocol has no word for, nor a transcript a place."""
 _SENTENCE_ENDS: Final = ".!?\n"
 
 

@@ -18,6 +18,7 @@ from voice_fsm.web.convai.access import AgentAccess
 from voice_fsm.web.realtime.door import RealtimeDoor
 from voice_fsm.web.realtime.items import new_id
 from voice_fsm.web.realtime.mapping import Terms
+from voice_fsm.web.realtime.narration import UNTOLD
 from voice_fsm.web.seats import NoSeat, Seats
 from voice_fsm.web.speech.refusals import RequestError, openai_refusal
 from voice_fsm.web.voice import DoorPolicy, refused_by_origin
@@ -104,7 +105,7 @@ class RealtimeEndpoint:
         services = terms.hosted.services
         informed = attrs.evolve(services, chat=InformedChat(services.chat, notes, tools))
         with structlog.contextvars.bound_contextvars(connection=session_id):
-            await VoiceSession(informed, door).run()
+            await VoiceSession(informed, door, untold=UNTOLD).run()
 
 
 def opening(connection: HTTPConnection) -> SessionConfig:

@@ -15,7 +15,7 @@ from voice_fsm.errors import Upstream
 from voice_fsm.fsm import effects as fx
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.runtime.client_tools import ToolQuestion
-from voice_fsm.runtime.outgoing import Answer, AudioChunk, TextDelta
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, SpeechTiming, TextDelta
 from voice_fsm.runtime.outgoing import Item as Told
 from voice_fsm.web.realtime.errors import failure, session_expired, told_error
 from voice_fsm.web.realtime.items import Item, Items, item_event, message, new_id
@@ -24,6 +24,20 @@ from voice_fsm.wire.realtime import AudioDelta, ServerEvent, ServerMessage
 from voice_fsm.wire.realtime_session import ResponseConfig, SessionConfig
 
 EXPIRED: Final = "Your session hit the maximum duration."
+UNTOLD: Final = frozenset(
+    {
+        fx.Configured,
+        fx.SttStarted,
+        fx.StateChanged,
+        fx.PartialHeard,
+        fx.ReplyTold,
+        fx.TurnPaused,
+        fx.TurnResumed,
+        fx.TurnTimed,
+        SpeechTiming,
+    }
+)
+"""What this protocol has no word for."""
 Why = Literal["turn_detected", "client_cancelled"]
 
 
