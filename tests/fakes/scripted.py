@@ -30,6 +30,11 @@ class ScriptedLink:
         await trio.sleep(self.send_s)
         self.audio += audio
 
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+        if not self.send_s:
+            self.audio += audio
+        return not self.send_s
+
     async def commit(self) -> None:
         await trio.lowlevel.checkpoint()
         self.commits.append(len(self.audio))

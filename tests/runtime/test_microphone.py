@@ -39,6 +39,40 @@ async def test_taking_waits_for_audio() -> None:
     assert taken == [Heard(b"ab", commit=False)]
 
 
+async def test_who_waits_for_audio_may_lend_a_shorter_way() -> None:
+    """Audio takes it while it is open, the queue when it is not, and never overtakes; a new link gets all."""
+    microphone = Microphone(PCM_16K)
+    sent: list[bytes] = []
+    is_open = True
+    taken: list[Heard] = []
+
+    def send_now(audio: bytes) -> bool:
+        if is_open:
+            sent.append(audio)
+        return is_open
+
+    async def take() -> None:
+        taken.append(await microphone.take(send_now))
+
+    microphone.put(b"ab")
+    await take()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        microphone.put(b"cd")
+        microphone.put(b"ef")
+        is_open = False
+        microphone.put(b"gh")
+        is_open = True
+        microphone.put(b"ij")
+    microphone.put(b"kl")
+    await take()
+    assert sent == [b"cd", b"ef"]
+    assert taken == [Heard(b"ab", commit=False), Heard(b"ghij", commit=False), Heard(b"kl", commit=False)]
+    microphone.rewind()
+    assert await microphone.take() == Heard(b"abcdefghijkl", commit=False)
+
+
 async def test_a_new_link_gets_what_was_not_committed() -> None:
     """Sent and unanswered comes again, with its commit, before what is new."""
     microphone = Microphone(PCM_16K)

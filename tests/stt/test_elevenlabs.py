@@ -1,8 +1,10 @@
 import base64
+import json
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import hypothesis
@@ -12,6 +14,7 @@ import structlog.testing
 import trio
 import trio.testing
 
+from tests.bench.frames import accept_key
 from tests.fakes.elevenlabs_stt import (
     PATH,
     Action,
@@ -36,7 +39,8 @@ from voice_fsm.fsm.events import Word
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider, Transcript
 from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
-from voice_fsm.upstream.websocket import Dial
+from voice_fsm.upstream.websocket import Dial, background_nursery
+from voice_fsm.wire.frames import TEXT, FrameReader, encode_frame
 
 SECOND = bytes(range(256)) * 125
 """A second of PCM at 16 kHz that is not silence."""
@@ -70,13 +74,47 @@ def provider(dial: Dial, **config: Any) -> ElevenLabsStt:
     return ElevenLabsStt(ElevenLabsSttConfig(**settings), dial=dial)
 
 
+class Followed:
+    """A link of which a task takes the transcripts all the time, as a session's does."""
+
+    def __init__(self, link: SttLink) -> None:
+        self.session_id, self.config = link.session_id, link.config
+        self.send, self.send_now, self.commit = link.send, link.send_now, link.commit
+        self._link = link
+        self._taken, self._transcripts = trio.open_memory_channel[Transcript](math.inf)
+        self._failure: ProviderError | None = None
+
+    async def follow(self) -> None:
+        with self._taken:
+            try:
+                async for transcript in self._link:
+                    self._taken.send_nowait(transcript)
+            except ProviderError as error:
+                self._failure = error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transcript:
+        try:
+            return await self._transcripts.receive()
+        except trio.EndOfChannel:
+            raise self._failure or StopAsyncIteration from None
+
+
 @asynccontextmanager
 async def linked(
     fake: FakeElevenLabsStt, options: SttOptions = MANUAL, **config: Any
-) -> AsyncIterator[SttLink]:
+) -> AsyncIterator[Followed]:
     """A link to the fake, without sockets."""
-    async with in_memory(fake.handle) as dial, provider(dial, **config).connect(options) as link:
-        yield link
+    async with (
+        in_memory(fake.handle) as dial,
+        background_nursery() as nursery,
+        provider(dial, **config).connect(options) as link,
+    ):
+        followed = Followed(link)
+        nursery.start_soon(followed.follow)
+        yield followed
 
 
 async def take(link: SttLink, count: int) -> list[Transcript]:
@@ -916,12 +954,12 @@ async def test_closing_is_polite(autojump_clock: trio.testing.MockClock, cancell
 async def test_transcripts_nobody_reads_do_not_prevent_closing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The receiver waits for its reader, and no longer than there is a link."""
+    """They stay in the network, and are let go with the link."""
     fake = FakeElevenLabsStt(
         utterances=[Utterance(partials=[(0.01 * i, f"partial {i}") for i in range(1, 50)])]
     )
     started_at = trio.current_time()
-    async with linked(fake) as link:
+    async with in_memory(fake.handle) as dial, provider(dial).connect(MANUAL) as link:
         await link.send(pcm(1))
         await settle()
         await link.send(pcm(1))
@@ -976,6 +1014,49 @@ def test_every_commit_is_answered_and_no_session_is_lost(steps: Iterable[Step], 
 
 
 # --- sockets ----------------------------------------------------------------------------------------
+
+
+async def test_audio_is_sent_at_once_until_the_service_stops_reading() -> None:
+    """What it takes in part is finished once it reads again; a service that never does has failed."""
+    reads = trio.Event()
+
+    async def service(stream: trio.SocketStream) -> None:
+        request = await stream.receive_some(10_000)
+        key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+        await stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n"
+            % accept_key(key.split(b":", 1)[1].strip())
+            + encode_frame(TEXT, b'{"message_type":"session_started","session_id":"s"}')
+        )
+        await reads.wait()
+        reader, audio = FrameReader(1 << 20), bytearray()
+        while data := await stream.receive_some(1 << 20):
+            reader.feed(data)
+            while (received := reader.next()) is not None and received.opcode == TEXT:
+                audio += base64.b64decode(json.loads(received.payload)["audio_base_64"])
+            if audio.endswith(b"end!"):
+                heard.append(bytes(audio))
+                return
+
+    heard: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, service, [listener])
+        base_url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        stt = ElevenLabsStt(ElevenLabsSttConfig(api_key="the-key", base_url=base_url))
+        async with stt.connect(MANUAL) as link:
+            given = b""
+            while link.send_now(pcm(1)):
+                given += pcm(1)
+            reads.set()
+            with trio.fail_after(10):
+                while not link.send_now(b"end!"):  # the link's own task sends what was left over
+                    await trio.lowlevel.checkpoint()
+                while not heard:
+                    await trio.lowlevel.checkpoint()
+            assert heard == [given + b"end!"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_conversation_over_real_sockets() -> None:

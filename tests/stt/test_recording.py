@@ -47,6 +47,9 @@ class CountingLink:
         await trio.lowlevel.checkpoint()
         self.heard_bytes += len(audio)
 
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+        return False
+
     async def commit(self) -> None:
         start_s, end_s = self._from_bytes / BYTES_PER_S, self.heard_bytes / BYTES_PER_S
         self._from_bytes = self.heard_bytes

@@ -6,6 +6,7 @@ import trio.testing
 from trio_websocket import ConnectionClosed
 
 from voice_fsm.upstream.connection import UpstreamSocket
+from voice_fsm.upstream.eager import EagerStream
 from voice_fsm.wire.frames import PING, PONG, TEXT, FrameReader, Received, encode_close, encode_frame
 
 LIMIT = 1 << 20
@@ -112,3 +113,45 @@ async def test_a_close_that_cannot_be_read_is_a_fault_of_the_peer(payload: bytes
         await connection.get_message()
     assert caught.value.reason is not None
     assert caught.value.reason.code in {1002, 1007}
+
+
+async def test_what_is_sent_at_once_arrives_whole_and_in_order() -> None:
+    """A peer that does not read ends it; what it did not take is sent when it reads again, then the rest."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        stream = EagerStream(await trio.open_tcp_stream(*listener.socket.getsockname()))
+        peer = await listener.accept()
+    async with stream, peer, trio.open_nursery() as nursery:
+        connection = UpstreamSocket(stream, b"", LIMIT)
+        messages = [b"%d " % number * 5000 for number in range(2000)]
+        count = 0
+        while connection.send_now(messages[count]):
+            count += 1
+        assert not connection.is_flushed  # the last was taken in part
+        nursery.start_soon(connection.send_text, messages[count])
+        await trio.testing.wait_all_tasks_blocked()
+        reader, read = FrameReader(LIMIT), list[bytes]()
+        while len(read) <= count:
+            reader.feed(await peer.receive_some(1 << 20))
+            while (received := reader.next()) is not None:
+                read.append(received.payload)
+        assert read == messages[: count + 1]
+        assert connection.is_flushed
+        assert connection.send_now(b"again")
+
+
+async def test_nothing_is_sent_at_once_where_that_cannot_be() -> None:
+    """Over a stream without a socket of its own, as with TLS; on a connection that is closed or broken."""
+    connection, _, _ = pair()
+    assert not connection.send_now(b"hello")
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        stream = EagerStream(await trio.open_tcp_stream(*listener.socket.getsockname()))
+        peer = await listener.accept()
+    async with stream:
+        connection = UpstreamSocket(stream, b"", LIMIT)
+        assert connection.send_now(b"unread")
+        await peer.aclose()
+        with pytest.raises(ConnectionClosed):
+            await connection.get_message()
+        assert not connection.send_now(b"hello")

@@ -135,8 +135,13 @@ class Hearing:
         return error, 0.0 if opened_s is None else trio.current_time() - opened_s
 
     async def _send(self, link: SttLink, microphone: Microphone) -> None:
+        """Send what `Microphone.put` cannot, because the link would have to wait for it."""
+
+        def send_now(audio: bytes) -> bool:
+            return link.send_now(audio, previous_text=microphone.previous_text)
+
         while True:
-            heard = await microphone.take()
+            heard = await microphone.take(send_now)
             if heard.audio:
                 await link.send(heard.audio, previous_text=microphone.previous_text)
             if heard.commit:

@@ -24,6 +24,9 @@ WORDLESS_S: Final = 10.0
 COMMIT_TAIL_MS: Final = 300
 """Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
 
+SendNow = Callable[[bytes], bool]
+"""Sends audio without waiting; ``False``: that cannot be now, and nothing was sent."""
+
 
 @attrs.frozen
 class Commit:
@@ -60,6 +63,7 @@ class Microphone:
         """Where in the session's audio the newest link began to listen, in seconds."""
         self._resamplers: dict[int, Resampler] = {}
         self._reader = trio.lowlevel.ParkingLot()
+        self._send_now: SendNow | None = None
         self.previous_text: str | None = None
         """What was said before the audio that waits: context for a link that is new to it."""
         self.dropped_bytes = 0
@@ -75,21 +79,31 @@ class Microphone:
         if audio:
             if not self._unsent and not self._has_words:
                 self._forget_silence(len(audio))
-            self._unsent.append(audio)
             self._put_bytes += len(audio)
             self._kept_bytes += len(audio)
+            if not self._unsent and self._send_now is not None and self._send_now(audio):
+                self._uncommitted.append(audio)
+            else:
+                self._unsent.append(audio)
+                self._reader.unpark()
             self._drop_oldest()
-            self._reader.unpark()
 
     def commit(self) -> None:
         """End the utterance after the audio so far."""
         self._unsent.append(Commit())
         self._reader.unpark()
 
-    async def take(self) -> Heard:
-        """All that has come up to the next commit, as one piece."""
+    async def take(self, send_now: SendNow | None = None) -> Heard:
+        """All that has come up to the next commit, as one piece.
+
+        ``send_now`` is a shorter way for audio that comes while we wait here, tried before the queue.
+        """
         while not self._unsent:
-            await self._reader.park()
+            self._send_now = send_now
+            try:
+                await self._reader.park()
+            finally:
+                self._send_now = None
         taken: list[bytes] = []
         while self._unsent:
             item = self._unsent.popleft()

@@ -37,6 +37,9 @@ class _DeafLink:
     async def send(self, audio: bytes, *, previous_text: str | None = None) -> None:  # noqa: ARG002  # as above
         await trio.lowlevel.checkpoint()
 
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:  # noqa: ARG002  # as above
+        return True
+
     async def commit(self) -> None:
         await trio.lowlevel.checkpoint()
 

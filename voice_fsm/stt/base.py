@@ -52,6 +52,12 @@ class SttLink(Protocol):
             ProviderError: the link is broken.
         """
 
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+        """Hand over audio as `send` does, if that takes no waiting; ``False``: `send` it, nothing was done.
+
+        Only while nobody is in `send` or `commit`.
+        """
+
     async def commit(self) -> None:
         """End the utterance now; a `CommittedTranscript` follows, blank if nothing was said.
 

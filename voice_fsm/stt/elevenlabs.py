@@ -8,8 +8,10 @@ handed on: nothing marks it, and the utterance is not final before its `Committe
 """
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
@@ -64,7 +66,6 @@ _KEEP_ALIVE_MS: Final = 20
 _MIN_COMMIT_MS: Final = 350
 """The service ends a session that commits less than 300 ms; the rest is for its rounding."""
 _MAX_CHUNK_MS: Final = 1000
-_TRANSCRIPTS_AHEAD: Final = 16
 
 
 def _check_base_url(_config: object, _field: object, base_url: str) -> None:
@@ -128,7 +129,6 @@ class ElevenLabsStt:
             link = _Link(websocket, started, options, self._config.answer_timeout_s)
             async with background_nursery() as tasks:
                 tasks.start_soon(link.keep_alive)
-                tasks.start_soon(link.run_receiver)
                 try:
                     yield link
                 finally:
@@ -155,12 +155,14 @@ class _Link:
         self._ledger = CommitLedger(self._format.size_bytes(_MIN_COMMIT_MS))
         self._timeline = Timeline(self._format.bytes_per_second)
         self._interpreter = Interpreter(self._timeline, timed=options.include_timestamps)
-        self._transcripts_in, self._transcripts = trio.open_memory_channel[Transcript](_TRANSCRIPTS_AHEAD)
+        self._transcripts: deque[Transcript] = deque()
         self._context: str | None = None
         self._has_begun = False
         self._last_audio_at_s = trio.current_time()
         self._alarm = trio.CancelScope()
         """For the next thing that `keep_alive` has to do."""
+        self._reading = trio.CancelScope()
+        """Ends a wait for the service when there is something else to hand on."""
         self._closed = trio.Event()
         self._failure: ProviderError | None = None
 
@@ -173,10 +175,27 @@ class _Link:
             self._timeline.note_audio(len(chunk))
             await self._send_audio(chunk)
 
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+        """Send audio without waiting; see `SttLink`. Context and long audio go the other way."""
+        has_context = bool(previous_text) and not self._has_begun
+        if has_context or self._context or self._closed.is_set() or len(audio) > self._max_chunk_bytes:
+            return False
+        if not self._websocket.send_now(encode_chunk(audio, self._format.sample_rate_hz)):
+            return False
+        self._has_begun = True
+        self._timeline.note_audio(len(audio))
+        self._ledger.note_audio(len(audio))
+        self._last_audio_at_s = trio.current_time()
+        if not self._websocket.is_flushed:
+            self._alarm.cancel()
+        return True
+
     async def commit(self) -> None:
         """Send a commit, with silence before it if the service would find too little audio."""
         if not self._ledger.has_uncommitted:
-            await self._give_blanks(self._ledger.note_blank_commit())
+            self._give_blanks(self._ledger.note_blank_commit())
+            self._reading.cancel()
+            await trio.lowlevel.checkpoint()
             return
         if self._ledger.padding_bytes:
             await self._send_silence(self._ledger.padding_bytes)
@@ -188,22 +207,28 @@ class _Link:
         return self
 
     async def __anext__(self) -> Transcript:
-        try:
-            return await self._transcripts.receive()
-        except trio.EndOfChannel:
-            if self._failure is None:
-                raise StopAsyncIteration from None
-            raise self._failure from None
+        while not self._transcripts:
+            if self._closed.is_set():
+                await trio.lowlevel.checkpoint()
+                raise StopAsyncIteration if self._failure is None else self._failure
+            with trio.CancelScope() as self._reading:
+                await self._listen()
+        return self._transcripts.popleft()
 
     def close(self) -> None:
         """Take nothing more, and end the iteration after what has been heard."""
-        self._transcripts_in.close()
         self._closed.set()
+        self._reading.cancel()
 
     async def keep_alive(self) -> None:
-        """Send silence when there is no audio, and miss answers that are due, until the link ends."""
+        """Send silence when there is no audio, and miss answers that are due, until the link ends.
+
+        Also send the end of a message that the service did not take in time.
+        """
         try:
             while True:
+                if not self._websocket.is_flushed:
+                    await self._patiently(self._websocket.flush)
                 idle_at_s = self._last_audio_at_s + _KEEP_ALIVE_S
                 with trio.CancelScope(deadline=min(idle_at_s, self._ledger.answer_due_at_s)) as self._alarm:
                     await self._closed.wait()
@@ -215,17 +240,14 @@ class _Link:
         except ProviderError as error:
             self._fail(error)
 
-    async def run_receiver(self) -> None:
-        """Hand on what the service hears, until the connection or the link ends."""
+    async def _listen(self) -> None:
+        """Take in the next message of the service, or how the link ended."""
         try:
-            while True:
-                await self._take(await self._websocket.get_message())
+            self._take(await self._websocket.get_message())
         except ProviderError as error:
             self._fail(error)
         except ConnectionClosed as closed:
             self._fail(_lost(closed))
-        except trio.ClosedResourceError:
-            pass  # the link was closed while a transcript waited for its reader
 
     async def _send_silence(self, size_bytes: int) -> None:
         self._timeline.note_silence(size_bytes)
@@ -237,17 +259,20 @@ class _Link:
         self._last_audio_at_s = trio.current_time()
 
     async def _transmit(self, audio: bytes, *, commit: bool = False) -> None:
-        """Send one message.
-
-        Raises:
-            ProviderError: the service does not read (STALLED), or why the link ended: the receiver knows.
-        """
         self._has_begun = True
         context, self._context = self._context, None
         message = encode_chunk(audio, self._format.sample_rate_hz, commit=commit, previous_text=context)
+        await self._patiently(partial(self._websocket.send_text, message))
+
+    async def _patiently(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Send something.
+
+        Raises:
+            ProviderError: the service does not read (STALLED), or why the link ended: who listens knows.
+        """
         with trio.move_on_after(self._answer_timeout_s) as patience:
             try:
-                await self._websocket.send_message(message)
+                await send()
             except ConnectionClosed:
                 await self._closed.wait()
         if patience.cancelled_caught:
@@ -256,18 +281,17 @@ class _Link:
             fault = ProviderFault.LOST if self._failure is None else self._failure.fault
             raise provider_error(Upstream.STT, fault, request_id=self.session_id) from self._failure
 
-    async def _take(self, frame: str | bytes) -> None:
+    def _take(self, frame: str | bytes) -> None:
         transcript = self._interpreter.interpret(decode_message(frame), trio.current_time())
         if transcript is None:
             return
         is_answer = isinstance(transcript, CommittedTranscript)
         blanks = self._ledger.note_answer() if is_answer else 0  # before anybody can commit again
-        await self._transcripts_in.send(transcript)
-        await self._give_blanks(blanks)
+        self._transcripts.append(transcript)
+        self._give_blanks(blanks)
 
-    async def _give_blanks(self, count: int) -> None:
-        for _ in range(count):
-            await self._transcripts_in.send(CommittedTranscript(""))
+    def _give_blanks(self, count: int) -> None:
+        self._transcripts.extend(CommittedTranscript("") for _ in range(count))
 
     def _fail(self, failure: ProviderError) -> None:
         if self._failure is None:

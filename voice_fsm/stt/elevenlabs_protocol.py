@@ -47,16 +47,16 @@ _ERRORS: Final = {
 
 def encode_chunk(
     audio: bytes, sample_rate_hz: int, *, commit: bool = False, previous_text: str | None = None
-) -> str:
+) -> bytes:
     """Write the only message that a client sends.
 
     It is put together by hand because JSON's encoder would look at each character of the audio.
     """
-    audio_base64 = binascii.b2a_base64(audio, newline=False).decode("ascii")
-    context = f',"previous_text":{json.dumps(previous_text)}' if previous_text else ""
-    return (
-        f'{{"message_type":"input_audio_chunk","audio_base_64":"{audio_base64}",'
-        f'"commit":{"true" if commit else "false"},"sample_rate":{sample_rate_hz}{context}}}'
+    return b'{"message_type":"input_audio_chunk","audio_base_64":"%b","commit":%b,"sample_rate":%d%b}' % (
+        binascii.b2a_base64(audio, newline=False),
+        b"true" if commit else b"false",
+        sample_rate_hz,
+        b',"previous_text":%b' % json.dumps(previous_text).encode() if previous_text else b"",
     )
 
 

@@ -90,9 +90,7 @@ class LocalSttLink:
             ProviderError: ``stt_overloaded``: the engine is slower than real time.
         """
         self._raise_if_broken()
-        self._inbox[-1] += audio
-        self._backlog_bytes += len(audio)
-        self._notify()
+        self._keep(audio)
         with trio.move_on_after(self._max_backlog_s) as patience:
             await trio.lowlevel.checkpoint()
             while self.backlog_s > self._max_backlog_s:
@@ -102,6 +100,13 @@ class LocalSttLink:
             raise self._fail(
                 ProviderFault.OVERLOADED, "Speech recognition on this server fell behind. Try again later."
             )
+
+    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:  # noqa: ARG002  # as above
+        """Hand over audio if the backlog is short enough; see `SttLink`."""
+        if self._closed or self._failure is not None or self.backlog_s > self._max_backlog_s:
+            return False
+        self._keep(audio)
+        return True
 
     async def commit(self) -> None:
         """End the utterance with the audio sent so far."""
@@ -168,6 +173,11 @@ class LocalSttLink:
     def _conclude(self, audio: bytes) -> list[Transcript]:
         transcripts = self._listener.hear(self._decoder.last_samples(audio), hurried=True)
         return [*transcripts, self._listener.commit()]
+
+    def _keep(self, audio: bytes) -> None:
+        self._inbox[-1] += audio
+        self._backlog_bytes += len(audio)
+        self._notify()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 from trio_websocket import CloseReason, ConnectionClosed
 
+from voice_fsm.upstream.eager import EagerStream, write_now
 from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
@@ -47,6 +48,10 @@ class UpstreamSocket:
 
     def __init__(self, stream: trio.abc.Stream, early: bytes, max_message_bytes: int) -> None:
         self._stream = stream
+        self._socket = stream.socket if isinstance(stream, EagerStream) else None
+        """To write to without waiting; TLS has its own state between us and the socket."""
+        self._unsent = b""
+        """The end of a frame that the socket did not take at once."""
         self._frames = FrameReader(max_message_bytes, of_client=False)
         self._frames.feed(early)
         self._ahead: deque[str | bytes] = deque()
@@ -66,13 +71,48 @@ class UpstreamSocket:
         Raises:
             ConnectionClosed: it is closed, or breaks.
         """
-        if self.closed is not None or self._said_goodbye:
-            await trio.lowlevel.checkpoint()
-            raise ConnectionClosed(self.closed)
         if isinstance(message, str):
-            await self._transmit(encode_frame(TEXT, message.encode(), secrets.token_bytes(_MASK_BYTES)))
+            await self.send_text(message.encode())
         else:
-            await self._transmit(encode_frame(BINARY, message, secrets.token_bytes(_MASK_BYTES)))
+            await self._send(BINARY, message)
+
+    async def send_text(self, text: bytes) -> None:
+        """Send text that is UTF-8 already.
+
+        Raises:
+            ConnectionClosed: as `send_message`.
+        """
+        await self._send(TEXT, text)
+
+    def send_now(self, text: bytes) -> bool:
+        """Send text (UTF-8) without waiting; ``False``: that cannot be, and nothing was sent.
+
+        The end of a message that the socket does not take at once is left to the next sender, or to `flush`.
+        """
+        if self._socket is None or self._unsent or self._sending.locked():
+            return False
+        if self.closed is not None or self._said_goodbye:
+            return False
+        frame = encode_frame(TEXT, text, secrets.token_bytes(_MASK_BYTES))
+        try:
+            sent_bytes = write_now(self._socket, frame)
+        except OSError:
+            return False  # the next sender will be told why
+        self._unsent = frame[sent_bytes:] if sent_bytes else b""
+        return sent_bytes > 0
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the socket has taken all that was sent."""
+        return not self._unsent
+
+    async def flush(self) -> None:
+        """Wait until the socket has taken what was sent.
+
+        Raises:
+            ConnectionClosed: it is closed, or breaks.
+        """
+        await self._transmit(b"")
 
     async def get_message(self) -> str | bytes:
         """Wait for the next message; one that has come already is given without a checkpoint.
@@ -184,11 +224,18 @@ class UpstreamSocket:
 
     # --- writing ------------------------------------------------------------------------------------
 
+    async def _send(self, opcode: int, payload: bytes) -> None:
+        if self.closed is not None or self._said_goodbye:
+            await trio.lowlevel.checkpoint()
+            raise ConnectionClosed(self.closed)
+        await self._transmit(encode_frame(opcode, payload, secrets.token_bytes(_MASK_BYTES)))
+
     async def _transmit(self, frame: bytes) -> None:
         await _acquire(self._sending)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            await self._send_whole(frame)
+            unsent, self._unsent = self._unsent, b""
+            await self._send_whole(unsent + frame)
         finally:
             self._sending.release()
 

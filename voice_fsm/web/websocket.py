@@ -30,7 +30,7 @@ from hypercorn.protocol.ws_stream import Handshake
 from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from voice_fsm.upstream.eager import write_now
+from voice_fsm.upstream.eager import read_when_ready, write_now
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.wire.frames import (
     BINARY,
@@ -240,8 +240,8 @@ class AsgiWebSocket:
     async def _read(self) -> None:
         self._heard = self._listening = True
         try:
-            data = await self._stream.receive_some(_READ_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = await read_when_ready(self._stream.socket, _READ_BYTES)
+        except (OSError, trio.ClosedResourceError):
             data = b""
         finally:
             self._listening = False

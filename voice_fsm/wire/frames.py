@@ -28,7 +28,11 @@ _CONTINUATION: Final = 0x0
 _FINAL: Final = 0x80
 _RESERVED_BITS: Final = 0x70
 _MASKED: Final = 0x80
+_OPCODE: Final = 0x0F
+_LENGTH: Final = 0x7F
 _OPCODES: Final = frozenset({_CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_WHOLE: Final = (_FINAL | BINARY, _FINAL | TEXT)
+"""First bytes of messages that are one frame."""
 _HEADER_BYTES: Final = 2
 _MASK_BYTES: Final = 4
 _MAX_CONTROL_BYTES: Final = 125
@@ -55,12 +59,6 @@ class Received(NamedTuple):
     payload: bytes
 
 
-class _Frame(NamedTuple):
-    final: bool
-    opcode: int
-    payload: bytes
-
-
 class FrameReader:
     """Turns the bytes of one peer into messages and control frames.
 
@@ -71,18 +69,25 @@ class FrameReader:
     def __init__(self, max_message_bytes: int, *, of_client: bool = True) -> None:
         self._max_message_bytes = max_message_bytes
         self._mask_bit, self._mask_bytes = (_MASKED, _MASK_BYTES) if of_client else (0, 0)
-        self._unread = bytearray()
+        self._fed: bytes | bytearray = b""
+        self._at = 0
+        """Up to where in ``_fed`` frames were taken."""
         self._message_opcode = _CONTINUATION
         self._message = bytearray()
 
     @property
     def unread_bytes(self) -> int:
         """How much has been fed and not been given back as a frame."""
-        return len(self._unread)
+        return len(self._fed) - self._at
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take in what came from the socket."""
-        self._unread += data
+        if self._at == len(self._fed):
+            self._fed, self._at = bytes(data), 0  # no copy of what is bytes already
+            return
+        if self._at or not isinstance(self._fed, bytearray):
+            self._fed, self._at = bytearray(self._fed[self._at :]), 0
+        self._fed += data
 
     def next(self) -> Received | None:
         """Give the next message or control frame; None when more bytes are needed.
@@ -91,13 +96,14 @@ class FrameReader:
             FrameError: the client broke the protocol (1002), or its message is too big (1009).
         """
         while (frame := self._next_frame()) is not None:
-            final, opcode, payload = frame
-            if opcode >= CLOSE or (final and opcode != _CONTINUATION):
+            first, payload = frame
+            opcode = first & _OPCODE
+            if opcode >= CLOSE or (first >= _FINAL and opcode != _CONTINUATION):
                 return Received(opcode, payload)
             if opcode != _CONTINUATION:
                 self._message_opcode = opcode
             self._message += payload
-            if final:
+            if first >= _FINAL:
                 return self._take_message()
         return None
 
@@ -107,33 +113,36 @@ class FrameReader:
         self._message.clear()
         return message
 
-    def _next_frame(self) -> _Frame | None:
-        unread = self._unread
-        if len(unread) < _HEADER_BYTES:
+    def _next_frame(self) -> tuple[int, bytes] | None:
+        """The first byte and the payload of a frame that is all there."""
+        fed, at = self._fed, self._at
+        if len(fed) < at + _HEADER_BYTES:
             return None
-        first, second = unread[0], unread[1]
-        opcode = first & 0x0F
-        length, mask_at = second & 0x7F, _HEADER_BYTES
+        first, second = fed[at], fed[at + 1]
         self._check_header(first, second)
+        length, mask_at = second & _LENGTH, at + _HEADER_BYTES
         if length >= _LENGTH_IN_2_BYTES:
             mask_at += 2 if length == _LENGTH_IN_2_BYTES else 8
-            if len(unread) < mask_at:
+            if len(fed) < mask_at:
                 return None
-            length = _extended_length(length, unread[_HEADER_BYTES:mask_at])
-        if opcode < CLOSE and length + len(self._message) > self._max_message_bytes:
+            length = _extended_length(length, fed[at + _HEADER_BYTES : mask_at])
+        if first & _OPCODE < CLOSE and length + len(self._message) > self._max_message_bytes:
             raise FrameError(MESSAGE_TOO_BIG, f"a message may have {self._max_message_bytes} bytes")
-        payload_at = mask_at + self._mask_bytes
-        end = payload_at + length
-        if len(unread) < end:
+        begin = mask_at + self._mask_bytes
+        end = begin + length
+        if len(fed) < end:
             return None
-        payload = bytes(unread[payload_at:end])
         if self._mask_bytes:
-            payload = _xored(payload, bytes(unread[mask_at:payload_at]))
-        del unread[:end]
-        return _Frame(first >= _FINAL, opcode, payload)
+            payload = _xored(fed, fed[mask_at:begin], begin, length)
+        else:
+            payload = bytes(fed[begin:end])
+        self._fed, self._at = (b"", 0) if end == len(fed) else (fed, end)
+        return first, payload
 
     def _check_header(self, first: int, second: int) -> None:
-        opcode = first & 0x0F
+        if second & _MASKED == self._mask_bit and first in _WHOLE and self._message_opcode == _CONTINUATION:
+            return  # as nearly all are
+        opcode = first & _OPCODE
         if first & _RESERVED_BITS:
             raise FrameError(PROTOCOL_ERROR, "a reserved bit is set")
         if opcode not in _OPCODES:
@@ -141,7 +150,7 @@ class FrameReader:
         if second & _MASKED != self._mask_bit:
             raise FrameError(PROTOCOL_ERROR, "a client's frame has to be masked, a server's must not be")
         if opcode >= CLOSE:
-            if first < _FINAL or second & 0x7F > _MAX_CONTROL_BYTES:
+            if first < _FINAL or second & _LENGTH > _MAX_CONTROL_BYTES:
                 raise FrameError(PROTOCOL_ERROR, "a control frame is one frame of 125 bytes at most")
         elif (opcode == _CONTINUATION) != (self._message_opcode != _CONTINUATION):
             raise FrameError(PROTOCOL_ERROR, "a message has to end before the next one begins")
@@ -151,7 +160,7 @@ def encode_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
     """Make one final frame: a server's, or a client's with a ``mask`` of four random bytes."""
     length, mask_bit = len(payload), _MASKED if mask else 0
     if mask:
-        payload = _xored(payload, mask)
+        payload = _xored(payload, mask, 0, length)
     if length <= _MAX_CONTROL_BYTES:
         return bytes((_FINAL | opcode, mask_bit | length)) + mask + payload
     if length < 1 << 16:
@@ -195,7 +204,7 @@ def decode_text(payload: bytes) -> str:
         raise FrameError(INVALID_TEXT, "text has to be UTF-8") from None
 
 
-def _extended_length(form: int, field: bytearray) -> int:
+def _extended_length(form: int, field: bytes | bytearray) -> int:
     length = int.from_bytes(field, "big")
     shortest = _LENGTH_IN_2_BYTES if form == _LENGTH_IN_2_BYTES else 1 << 16
     if length < shortest or length >> 63:
@@ -203,8 +212,7 @@ def _extended_length(form: int, field: bytearray) -> int:
     return length
 
 
-def _xored(payload: bytes, mask: bytes) -> bytes:
-    length = len(payload)
+def _xored(data: bytes | bytearray, mask: bytes | bytearray, begin: int, length: int) -> bytes:
     key = mask * (length // _MASK_BYTES + 1)
-    xored = np.frombuffer(payload, np.uint8) ^ np.frombuffer(key, np.uint8, length)
+    xored = np.frombuffer(data, np.uint8, length, begin) ^ np.frombuffer(key, np.uint8, length)
     return xored.tobytes()
