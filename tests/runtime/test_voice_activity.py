@@ -103,6 +103,25 @@ def test_what_the_detector_is_asked_for(
     assert assignment_for(options, VadRules(), is_told=is_told) == assignment
 
 
+async def test_a_session_that_asks_for_no_detector_has_no_task_for_one(services: Services) -> None:
+    """One is begun when the options first ask for it, and once."""
+    living: list[int] = []
+
+    async def ask_and_stop(session: VoiceSession) -> None:
+        for options in (
+            SessionOptions(),
+            SessionOptions(stt=LOCAL),
+            SessionOptions(),
+            SessionOptions(stt=LOCAL),
+        ):
+            session.step(Update(at_s=trio.current_time(), options=options))
+            await trio.testing.wait_all_tasks_blocked()
+            living.append(trio.lowlevel.current_statistics().tasks_living)
+
+    await run(services, ask_and_stop)
+    assert [count - living[0] for count in living] == [0, 1, 1, 1]
+
+
 def test_the_recogniser_leaves_the_end_to_us() -> None:
     """With ``local_vad`` a link is a manual one, and is the same link whatever our rules are."""
     assert for_recogniser(attrs.evolve(LOCAL, vad_threshold=0.5, language_code="en")) == SttOptions(

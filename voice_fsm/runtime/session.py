@@ -45,7 +45,7 @@ from voice_fsm.fsm.events import (
     Update,
 )
 from voice_fsm.fsm.machine import Machine
-from voice_fsm.fsm.options import SessionOptions
+from voice_fsm.fsm.options import SessionOptions, SttOptions
 from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
@@ -176,7 +176,6 @@ class VoiceSession:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._guarded, self._write)
             self._nursery.start_soon(self._guarded, self._hearing.run)
-            self._nursery.start_soon(self._guarded, self._activity.run)
             self._nursery.start_soon(self._keep_time)
             self._nursery.start_soon(self._await_drain)
             await self._guarded(self._listen)
@@ -339,9 +338,7 @@ class VoiceSession:
         self._services.metrics.note(effect)
         match effect:
             case EnsureStt(options):
-                if self._hearing.ensure(for_recogniser(options)):
-                    self._commits.clear()
-                self._activity.ensure(self.options, is_told=self._tells_speech)
+                self._listen_to_user(options)
             case PrepareVoice(options):
                 self._services.tts.prewarm(options)
             case StartTurn():
@@ -361,6 +358,12 @@ class VoiceSession:
                 self._writing.deadline = trio.current_time() + GOODBYE_S
             case _:
                 self._put(effect)
+
+    def _listen_to_user(self, options: SttOptions) -> None:
+        if self._hearing.ensure(for_recogniser(options)):
+            self._commits.clear()
+        if self._activity.ensure(self.options, is_told=self._tells_speech):
+            self._nursery.start_soon(self._guarded, self._activity.run)
 
     def _speculate(self, start: StartTurn) -> None:
         leaving = self._leaving()

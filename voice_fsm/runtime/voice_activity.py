@@ -101,15 +101,22 @@ class VoiceActivity:
         """Audio, and between it the assignments that hold from there on."""
         self._worker = trio.lowlevel.ParkingLot()
         self._ear: _Ear | None = None
+        self._is_needed = False
 
-    def ensure(self, options: SessionOptions, *, is_told: bool) -> None:
-        """Listen as these options ask for, from here on; see `assignment_for`."""
+    def ensure(self, options: SessionOptions, *, is_told: bool) -> bool:
+        """Listen as these options ask for, from here on; see `assignment_for`.
+
+        Tells whether `run` is to be started: few sessions ever need it.
+        """
         is_told = is_told or self.tell_score is not None
         assignment = assignment_for(options, self._rules, is_told=is_told)
-        if assignment != self._assignment:
-            self._assignment = assignment
-            self._waiting.append(assignment)
-            self._worker.unpark()
+        if assignment == self._assignment:
+            return False
+        self._assignment = assignment
+        self._waiting.append(assignment)
+        self._worker.unpark()
+        is_first, self._is_needed = not self._is_needed, True
+        return is_first
 
     def put(self, audio: bytes, audio_format: AudioFormat) -> None:
         """Add audio, whole samples; nothing happens to it if nobody wants it listened to."""
