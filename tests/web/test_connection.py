@@ -1,12 +1,15 @@
 """Connections: HTTP on them, and what none of them may do to the server."""
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import h11
 import pytest
 import trio
 import trio.testing
+from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes.asgi import (
@@ -57,6 +60,16 @@ async def test_http_is_served_on_a_connection_that_is_kept() -> None:
         await stream.send_all(upgrade_request() + client_frame(TEXT, b"and now"))
         assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
         assert await client.read_text() == "and now"
+
+
+async def test_a_websocket_keeps_nothing_of_http() -> None:
+    """What read its request is let go of once that is answered: a WebSocket stays for long."""
+    async with serving(with_lifespan(echo)) as served:
+        client = await served.open_websocket()
+        await client.send_text("open")
+        assert await client.read_text() == "open"
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, H11Protocol | h11.Connection)]
 
 
 async def test_http_2_is_not_offered() -> None:

@@ -85,6 +85,12 @@ class Connection(TCPServer):
         self.stream.socket.close()
 
     async def _serve(self) -> None:
+        websocket = await self._serve_http()
+        if websocket is not None:
+            await websocket.run(self._asgi_app)
+
+    async def _serve_http(self) -> AsgiWebSocket | None:
+        """Serve requests up to the first that asks for a WebSocket; None: the client has left before."""
         socket = self.stream.socket
         client = parse_socket_addr(socket.family, socket.getpeername())
         server = parse_socket_addr(socket.family, socket.getsockname())
@@ -101,24 +107,24 @@ class Connection(TCPServer):
                 send=self.protocol_send,
             )
             await self.idle_task.restart(self._task_group, self._idle_timeout)
-            request = await self._serve_http()
-        if request is not None:
-            # Its other type is the one that Hypercorn's own WebSockets use.
-            http = cast(h11.Connection, self.protocol.connection)
-            websocket = AsgiWebSocket(
-                self.stream,
-                http,
-                request,
-                config=self.config,
-                settings=self._settings,
-                client=client,
-                server=server,
-                app_state=self.state.copy(),
-            )
-            await websocket.run(self._asgi_app)
+            request = await self._read_requests()
+        # Its other type is the one that Hypercorn's own WebSockets use.
+        http = cast(h11.Connection, self.protocol.connection)
+        del self.protocol, self._task_group  # a WebSocket stays for long, and does without them
+        if request is None:
+            return None
+        return AsgiWebSocket(
+            self.stream,
+            http,
+            request,
+            config=self.config,
+            settings=self._settings,
+            client=client,
+            server=server,
+            app_state=self.state.copy(),
+        )
 
-    async def _serve_http(self) -> h11.Request | None:
-        """Serve requests up to the first that asks for a WebSocket; None: the client has left before."""
+    async def _read_requests(self) -> h11.Request | None:
         try:
             await self._read_data()
         except _WebSocketRequested as requested:

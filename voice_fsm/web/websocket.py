@@ -202,6 +202,7 @@ class AsgiWebSocket:
         )
         self._state = _State.OPEN
         await self._transmit(self._http.send(switch) or b"")
+        del self._http, self._handshake  # there is no more HTTP on this connection
         self._answered.set()
 
     async def _refuse(self, status: int) -> None:
