@@ -4,7 +4,6 @@ Rules that carry no other source are from ElevenLabs' API reference and publishe
 service, 2026-09 to 2026-11.
 """
 
-import binascii
 import json
 import math
 from bisect import bisect_right
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+import pybase64
 import structlog
 
 from voice_fsm.audio import AudioFormat
@@ -53,7 +53,7 @@ def encode_chunk(
     It is put together by hand because JSON's encoder would look at each character of the audio.
     """
     return b'{"message_type":"input_audio_chunk","audio_base_64":"%b","commit":%b,"sample_rate":%d%b}' % (
-        binascii.b2a_base64(audio, newline=False),
+        pybase64.b64encode(audio),
         b"true" if commit else b"false",
         sample_rate_hz,
         b',"previous_text":%b' % json.dumps(previous_text).encode() if previous_text else b"",

@@ -3,12 +3,12 @@
 From docs.cartesia.ai (API versions 2024-06-10 to 2026-03-01, seen 2026-11-21) and the official Python client.
 """
 
-import base64
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import pybase64
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.config.retired import RETIRED
@@ -157,7 +157,7 @@ def audio_in(message: Mapping[str, Any]) -> bytes:
     if not isinstance(data, str):
         raise _bad_response()
     try:
-        return base64.b64decode(data, validate=True)
+        return pybase64.b64decode(data, validate=True)
     except ValueError:
         raise _bad_response() from None
 

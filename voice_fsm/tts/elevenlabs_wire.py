@@ -4,7 +4,6 @@ From the API reference (elevenlabs.io/docs/api-reference/text-to-speech, seen 20
 silent or outdated, the official clients.
 """
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import attrs
+import pybase64
 from trio_websocket import ConnectionClosed
 
 from voice_fsm.audio import AudioFormat
@@ -180,7 +180,7 @@ def _audio(encoded: object) -> bytes:
     if not isinstance(encoded, str):
         raise _bad_response()
     try:
-        return base64.b64decode(encoded, validate=True)
+        return pybase64.b64decode(encoded, validate=True)
     except ValueError:
         raise _bad_response() from None
 

@@ -8,15 +8,14 @@
 - A field whose default is ``None`` is left out while it is ``None``.
 """
 
-import binascii
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 import cattrs
+import pybase64
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from voice_fsm.audio import AudioFormat
@@ -53,7 +52,7 @@ class FieldError(ValueError):
 
 def base64_text(data: bytes) -> str:
     """Write bytes as they stand on the wire."""
-    return binascii.b2a_base64(data, newline=False).decode("ascii")
+    return pybase64.b64encode_as_string(data)
 
 
 def wire_name(field: str) -> str:
@@ -84,11 +83,10 @@ def _structure_float(value: object, _: object) -> float:
 def _structure_bytes(value: object, _: object) -> bytes:
     if type(value) is not str:
         raise FieldError("must be a string")
-    # The strict mode of Python 3.11 still takes padding after a whole group.
-    if len(value) % 4 == 0 and not value.endswith("==="):
-        with suppress(ValueError):
-            return binascii.a2b_base64(value, strict_mode=True)
-    raise FieldError("must be base64", fault=ClientFault.INVALID_AUDIO)
+    try:
+        return pybase64.b64decode(value, validate=True)
+    except ValueError:
+        raise FieldError("must be base64", fault=ClientFault.INVALID_AUDIO) from None
 
 
 def _structure_audio_format(value: object, _: object) -> AudioFormat:
