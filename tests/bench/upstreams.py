@@ -36,9 +36,17 @@ _AUDIO: Final = re.compile(rb'"audio_base_64": ?"([^"]*)"')
 _CHUNK: Final = base64.b64encode(bytes(CHUNK_BYTES)).decode()
 _RAW_SPEECH: Final = bytes(CHUNK_BYTES * REPLY_CHUNKS)
 _TIMED_SPEECH: Final = json.dumps({"audio_base64": _CHUNK, "alignment": None}).encode() + b"\n"
-_SPEECH: Final = frame(TEXT, json.dumps({"audio": _CHUNK, "isFinal": None}).encode()) * REPLY_CHUNKS + frame(
-    TEXT, b'{"audio":null,"isFinal":true}'
-)
+
+
+def _spoken(**whose: str) -> bytes:
+    return frame(TEXT, json.dumps({"audio": _CHUNK, "isFinal": None, **whose}).encode()) * REPLY_CHUNKS
+
+
+def _end(**whose: str) -> bytes:
+    return frame(TEXT, json.dumps({"audio": None, "isFinal": True, **whose}).encode())
+
+
+_WHOLE_STREAM: Final = _spoken() + _end() + frame(CLOSE, b"\x03\xe8")
 
 
 @attrs.define
@@ -128,6 +136,8 @@ class Upstream(asyncio.Protocol):
             # Users do not all speak up in the same moment.
             self._audio_bytes = random.randrange(int(TURN_S * _BYTES_PER_SECOND))
             self._say(message_type="session_started", session_id="bench", config={})
+        elif b"/multi-stream-input" in head:
+            self._kind = "contexts"
 
     def _frame(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
@@ -138,8 +148,16 @@ class Upstream(asyncio.Protocol):
         elif opcode in (TEXT, BINARY):
             if self._kind == "stt":
                 self._hear(payload)
+            elif self._kind == "contexts":
+                self._speak(json.loads(payload))
             elif b'"text": ""' in payload or b'"text":""' in payload:
-                self._transport.write(_SPEECH + frame(CLOSE, b"\x03\xe8"))
+                self._transport.write(_WHOLE_STREAM)
+
+    def _speak(self, message: Mapping[str, str]) -> None:
+        if message.get("flush"):
+            self._transport.write(_spoken(contextId=message["context_id"]))
+        elif message.get("close_context"):
+            self._transport.write(_end(contextId=message["context_id"]))
 
     def _hear(self, payload: bytes) -> None:
         found = _AUDIO.search(payload)

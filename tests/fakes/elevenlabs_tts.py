@@ -1,9 +1,9 @@
-"""A fake of ElevenLabs' text-to-speech: its HTTP endpoints and its `stream-input` WebSocket on one socket.
+"""A fake of ElevenLabs' text-to-speech: its HTTP endpoints and both of its WebSockets on one socket.
 
     fake = FakeElevenLabsTts(chunk_bytes=1001)
     async with serve(fake.handle) as address:
         base_url = address.replace("ws", "http", 1)
-    fake.troubles.append(Trouble.HANG_MIDWAY)  # for the next request
+    fake.troubles.append(Trouble.HANG_MIDWAY)  # for the next request or context
 
 Rules and texts: ElevenLabs' API reference and its clients, as of 2026-11. Every character sounds for
 `CHAR_MS`; what the sound is depends on the text alone, so a test can say what it must be.
@@ -61,10 +61,11 @@ _SOCKET_FORMATS: Final = frozenset(
 _HTTP_FORMATS: Final = _SOCKET_FORMATS | {"mp3_24000_48", "pcm_32000", "pcm_48000"}
 _SCHEDULE: Final = (120, 160, 250, 290)
 _TRIGGER_CHARS: Final = 50
+_MAX_CONTEXTS: Final = 5
 
 
 class Trouble(Enum):
-    """What goes wrong with one request. "Midway" is after the first chunk of its audio."""
+    """What goes wrong with one request or context. "Midway" is after the first chunk of its audio."""
 
     HANG = auto()
     """No answer: over HTTP not even a head, on a socket no frame."""
@@ -88,6 +89,9 @@ class Trouble(Enum):
     """The answer comes in crumbs, each in time."""
     DEAF = auto()
     """A socket's peer takes no notice of what comes after the first message, not even of pings."""
+
+
+_OF_HANDSHAKE: Final = (Trouble.HANG_IN_HANDSHAKE, Trouble.RESET, Trouble.GARBAGE, Trouble.DEAF)
 
 
 @attrs.frozen
@@ -131,6 +135,16 @@ class Say:
 
 Misfortune = Trouble | Refuse | Report | CloseWith | Say
 
+_UNREADABLE: Final = Report(
+    "invalid_input_message",
+    "Could not parse input message, make sure it is a json and follows the schema outlined in protocol.",
+)
+_TOO_MANY_CONTEXTS: Final = Report(
+    "max_active_conversations",
+    "Maximum simultaneous contexts per WebSocket connection exceeded (5). Please close an existing context "
+    "before opening a new one.",
+)
+
 
 def _deque(troubles: Iterable[Misfortune | None]) -> deque[Misfortune | None]:
     return deque(troubles)
@@ -149,7 +163,17 @@ class StreamLog:
 
     @property
     def texts(self) -> list[str]:
-        return [message.get("text", "") for message in self.messages]
+        return [message["text"] for message in self.messages if "text" in message]
+
+    @property
+    def contexts(self) -> list[str]:
+        """The ids that were named, in order."""
+        return list(dict.fromkeys(message["context_id"] for message in self.messages))
+
+    @property
+    def closed(self) -> list[str]:
+        """The ids of contexts that were closed."""
+        return [message["context_id"] for message in self.messages if message.get("close_context")]
 
 
 @attrs.define(kw_only=True)
@@ -169,9 +193,9 @@ class FakeElevenLabsTts:
     first_audio_s: float = 0.0
     between_chunks_s: float = 0.0
     inactivity_s: float = math.inf
-    """How long a socket may be silent at most, whatever it asked for."""
+    """How long a socket or context may be silent at most, whatever it asked for."""
     troubles: deque[Misfortune | None] = attrs.field(default=(), converter=_deque)
-    """One for each request to come, from the left; ``None`` is a good one."""
+    """One for each request or context to come, from the left; ``None`` is a good one."""
     streams: list[StreamLog] = attrs.field(factory=list)
     live_streams: int = 0
     http: HttpServer = attrs.field(init=False)
@@ -190,12 +214,12 @@ class FakeElevenLabsTts:
         assert isinstance(stream, trio.SocketStream)
         await trio.lowlevel.wait_readable(stream.socket)
         first_line = (await stream.socket.recv(4096, socket.MSG_PEEK)).partition(b"\r\n")[0]
-        if b"/stream-input" not in first_line:
+        if b"stream-input" not in first_line:
             await self.http.serve(stream)
             return
         self.live_streams += 1
         try:
-            await self._serve_socket(stream)
+            await self._serve_socket(stream, has_contexts=b"/multi-stream-input" in first_line)
         finally:
             self.live_streams -= 1
             self._changed.set()
@@ -205,6 +229,9 @@ class FakeElevenLabsTts:
         """Wait until all WebSockets have ended."""
         while self.live_streams:
             await self._changed.wait()
+
+    def _coming(self) -> Misfortune | None:
+        return self.troubles[0] if self.troubles else None
 
     def next_trouble(self) -> Misfortune | None:
         return self.troubles.popleft() if self.troubles else None
@@ -286,8 +313,9 @@ class FakeElevenLabsTts:
 
     # --- WebSocket ------------------------------------------------------------------------------------
 
-    async def _serve_socket(self, stream: trio.SocketStream) -> None:
-        match trouble := self.next_trouble():
+    async def _serve_socket(self, stream: trio.SocketStream, *, has_contexts: bool) -> None:
+        begun = not has_contexts or isinstance(self._coming(), Refuse) or self._coming() in _OF_HANDSHAKE
+        match trouble := self.next_trouble() if begun else None:
             case Refuse(status):
                 await reject(stream, status, headers=trouble.headers, body=trouble.body_bytes())
                 return
@@ -308,7 +336,8 @@ class FakeElevenLabsTts:
             log = StreamLog(handshake)
             self.streams.append(log)
             try:
-                await _Stream(self, log, connection, stream, trouble).run()
+                socket = _Socket(self, log, connection, stream)
+                await (_Contexts(socket) if has_contexts else _Stream(socket, trouble)).run()
             except ConnectionClosed as closed:
                 log.close_code = closed.reason.code if closed.reason else None
 
@@ -336,8 +365,8 @@ class _DeafStream(trio.abc.Stream):
         await self._stream.aclose()
 
 
-class _Stream:
-    """One open socket of `stream-input`."""
+class _Socket:
+    """One open socket, of either kind: what was asked for by its address."""
 
     def __init__(
         self,
@@ -345,107 +374,108 @@ class _Stream:
         log: StreamLog,
         connection: WebSocketConnection,
         stream: trio.SocketStream,
-        trouble: Misfortune | None,
     ) -> None:
         query = {name: values[0] for name, values in log.handshake.query.items()}
-        self._fake = fake
-        self._log = log
-        self._connection = connection
-        self._stream = stream
-        self._trouble = trouble
+        self.fake = fake
+        self.log = log
+        self.connection = connection
+        self.stream = stream
         self._model_id = query.get("model_id", "")
-        self._format_name = query.get("output_format", "mp3_44100_128")
-        self._auto_mode = query.get("auto_mode") == "true"
-        self._patience_s = min(float(query.get("inactivity_timeout", 20)), 180.0, fake.inactivity_s)
-        self._schedule = deque(_SCHEDULE)
-        self._settings: Any = None
-        self._buffer = ""
-        self._to_speak, self._texts = trio.open_memory_channel[str](math.inf)
+        self.format_name = query.get("output_format", "mp3_44100_128")
+        self.auto_mode = query.get("auto_mode") == "true"
+        self.patience_s = min(float(query.get("inactivity_timeout", 20)), 180.0, fake.inactivity_s)
 
-    async def run(self) -> None:
+    async def is_refused(self) -> bool:
         refusal = self._refusal()
         if refusal is not None:
-            await self._report(refusal)
-            return
-        async with background_nursery() as nursery:
-            nursery.start_soon(self._speak)
-            await self._listen()
+            await self.report(refusal)
+        return refusal is not None
 
     def _refusal(self) -> Report | None:
-        if self._log.handshake.path.removeprefix(_PREFIX).split("/")[0] not in self._fake.voices:
+        if self.log.handshake.path.removeprefix(_PREFIX).split("/")[0] not in self.fake.voices:
             return Report("voice_not_found", "A voice with the voice_id was not found.")
         if self._model_id.startswith(("eleven_v3", "eleven_v4")):
             return Report("unsupported_model", f"The model {self._model_id} cannot stream input.")
-        if self._format_name not in _SOCKET_FORMATS:
-            return Report("invalid_output_format", f"Unknown output format {self._format_name}.")
+        if self.format_name not in _SOCKET_FORMATS:
+            return Report("invalid_output_format", f"Unknown output format {self.format_name}.")
         return None
 
-    async def _listen(self) -> None:
-        while True:
-            with trio.move_on_after(self._patience_s) as patience:
-                message = _json_object(await self._connection.get_message())
-            if patience.cancelled_caught:
-                await self._report(_input_timeout(self._patience_s))
-            elif message is None:
-                await self._report(Report("invalid_input_message", "Could not parse input message."))
-            elif (refusal := self._take(message)) is not None:
-                await self._report(refusal)
-            elif message["text"] == "":
-                self._generate()
-                self._to_speak.close()
-                self._patience_s = math.inf
+    def has_key(self, message: Mapping[str, Any]) -> bool:
+        headers = self.log.handshake.headers
+        given = headers.get("xi-api-key"), message.get("xi-api-key"), message.get("xi_api_key")
+        return self.fake.api_key in given
 
-    def _take(self, message: dict[str, Any]) -> Report | None:
-        first = not self._log.messages
-        self._log.messages.append(message)
+    async def send(self, frame: Mapping[str, Any]) -> None:
+        await self.connection.send_message(json.dumps(frame))
+
+    async def report(self, report: Report, **whose: str) -> None:
+        frame = {"message": report.message, "error": report.error, "code": report.code, **whose}
+        await self.send({name: value for name, value in frame.items() if value is not None})
+        await self.connection.aclose(report.code, report.message.encode()[:123].decode())
+
+
+class _Utterance:
+    """Text that comes bit by bit, and its speech."""
+
+    def __init__(self, socket: _Socket, trouble: Misfortune | None, context_id: str | None = None) -> None:
+        self._socket = socket
+        self._fake = socket.fake
+        self._trouble = trouble
+        self._context_id = context_id
+        self._schedule = deque(_SCHEDULE)
+        self._settings: Any = None
+        self._is_begun = False
+        self._buffer = ""
+        self._to_speak, self._texts = trio.open_memory_channel[str](math.inf)
+
+    def take(self, message: Mapping[str, Any]) -> Report | None:
+        first, self._is_begun = not self._is_begun, True
+        text = message.get("text") or ""
         if first:
             self._settings = message.get("voice_settings")
             schedule = (message.get("generation_config") or {}).get("chunk_length_schedule")
             self._schedule = deque(schedule or _SCHEDULE)
-            if self._fake.api_key not in self._keys(message):
+            if not self._socket.has_key(message):
                 return Report("invalid_api_key", "Invalid API key")
         elif message.get("voice_settings") not in (None, self._settings):
             return Report(None, VOICE_SETTINGS_RULE)
-        if not first or message["text"].strip():
-            self._buffer += message["text"]
+        if not first or text.strip():
+            self._buffer += text
         if self._is_enough(message):
-            self._generate()
+            self.generate()
         return None
 
-    def _keys(self, message: Mapping[str, Any]) -> set[str | None]:
-        return {
-            self._log.handshake.headers.get("xi-api-key"),
-            message.get("xi-api-key"),
-            message.get("xi_api_key"),
-        }
-
     def _is_enough(self, message: Mapping[str, Any]) -> bool:
-        if self._auto_mode or message.get("flush"):
+        if self._socket.auto_mode or message.get("flush"):
             return True
         if message.get("try_trigger_generation") and len(self._buffer) >= _TRIGGER_CHARS:
             return True
         return len(self._buffer) >= self._schedule[0]
 
-    def _generate(self) -> None:
+    def generate(self) -> None:
         text, self._buffer = self._buffer, ""
         if text.strip():
-            self._log.spoken.append(text)
+            self._socket.log.spoken.append(text)
             self._to_speak.send_nowait(text)
             if len(self._schedule) > 1:
                 self._schedule.popleft()
 
-    async def _speak(self) -> None:
-        with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.sleep(self._fake.first_audio_s)
-            async for text in self._texts:
-                await self._say(text)
-            await self._send({"audio": None, "isFinal": True})
-            await self._connection.aclose(1000)
+    def end(self) -> None:
+        """Take no more text; what was generated is still said."""
+        self._to_speak.close()
+
+    async def speak(self) -> None:
+        await trio.sleep(self._fake.first_audio_s)
+        async for text in self._texts:
+            await self._say(text)
+
+    async def tell_end(self) -> None:
+        await self._send({"audio": None, "isFinal": True})
 
     async def _say(self, text: str) -> None:
         if await self._misbehave_at_once():
             return
-        audio_format = AudioFormat.parse(self._format_name)
+        audio_format = AudioFormat.parse(self._socket.format_name)
         begin_ms = 0.0
         for number, (audio, first, last) in enumerate(_cuts(text, audio_format, self._fake.chunk_bytes)):
             times_ms = [round(CHAR_MS * char - begin_ms) for char in range(first, last)]
@@ -470,13 +500,13 @@ class _Stream:
         """Do what is due before the first audio; true if the text remains unsaid."""
         match self._trouble:
             case Report():
-                await self._report(self._trouble)
+                await self._socket.report(self._trouble, **self._whose())
             case CloseWith(code, reason):
-                await self._connection.aclose(code, reason)
+                await self._socket.connection.aclose(code, reason)
             case Trouble.HANG:
                 await trio.sleep_forever()
             case Say(frame):
-                await self._connection.send_message(frame)
+                await self._socket.connection.send_message(frame)
                 return True
             case Trouble.NO_AUDIO:
                 return True
@@ -487,22 +517,149 @@ class _Stream:
             case Trouble.HANG_MIDWAY:
                 await trio.sleep_forever()
             case Trouble.RESET_MIDWAY:
-                await reset(self._stream)
+                await reset(self._socket.stream)
             case Trouble.CUT_MIDWAY:
-                await self._stream.send_all(b"\x81\x7e\x10\x00only a part")
-                await trio.aclose_forcefully(self._stream)
+                await self._socket.stream.send_all(b"\x81\x7e\x10\x00only a part")
+                await trio.aclose_forcefully(self._socket.stream)
             case Trouble.CLOSE_MIDWAY:
-                await self._connection.aclose(1000)
+                await self._socket.connection.aclose(1000)
             case Trouble.BAD_JSON_MIDWAY:
-                await self._connection.send_message('{"audio":"AAAA"')
+                await self._socket.connection.send_message('{"audio":"AAAA"')
 
     async def _send(self, frame: Mapping[str, Any]) -> None:
-        await self._connection.send_message(json.dumps(frame))
+        if self._fake.old_spelling and frame.get("isFinal"):
+            frame = {"audio": None, "is_final": True}
+        await self._socket.send({**frame, **self._whose()})
 
-    async def _report(self, report: Report) -> None:
-        frame = {"message": report.message, "error": report.error, "code": report.code}
-        await self._send({name: value for name, value in frame.items() if value is not None})
-        await self._connection.aclose(report.code, report.message.encode()[:123].decode())
+    def _whose(self) -> dict[str, str]:
+        if self._context_id is None:
+            return {}
+        return {"context_id" if self._fake.old_spelling else "contextId": self._context_id}
+
+
+class _Stream:
+    """What is said on a socket of `stream-input`: one utterance."""
+
+    def __init__(self, socket: _Socket, trouble: Misfortune | None) -> None:
+        self._socket = socket
+        self._utterance = _Utterance(socket, trouble)
+        self._patience_s = socket.patience_s
+
+    async def run(self) -> None:
+        if await self._socket.is_refused():
+            return
+        async with background_nursery() as nursery:
+            nursery.start_soon(self._speak)
+            await self._listen()
+
+    async def _speak(self) -> None:
+        with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._utterance.speak()
+            await self._utterance.tell_end()
+            await self._socket.connection.aclose(1000)
+
+    async def _listen(self) -> None:
+        while True:
+            with trio.move_on_after(self._patience_s) as patience:
+                message = _json_object(await self._socket.connection.get_message())
+            if patience.cancelled_caught:
+                await self._socket.report(_input_timeout(self._patience_s))
+            elif message is None or "text" not in message:
+                await self._socket.report(_UNREADABLE)
+            else:
+                await self._take(message)
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        self._socket.log.messages.append(message)
+        refusal = self._utterance.take(message)
+        if refusal is not None:
+            await self._socket.report(refusal)
+        elif message["text"] == "":
+            self._utterance.generate()
+            self._utterance.end()
+            self._patience_s = math.inf
+
+
+class _Contexts:
+    """What is said on a socket of `multi-stream-input`."""
+
+    def __init__(self, socket: _Socket) -> None:
+        self._socket = socket
+        self._contexts: dict[str, _Utterance] = {}
+        """Those whose final frame was not sent."""
+        self._silent_since_s: dict[str | None, float] = {None: trio.current_time()}
+        """Of the socket (``None``) and of the contexts that take text."""
+
+    async def run(self) -> None:
+        if await self._socket.is_refused():
+            return
+        async with background_nursery() as nursery:
+            while True:
+                with trio.move_on_at(self._deadline_s()) as patience:
+                    message = _json_object(await self._socket.connection.get_message())
+                if patience.cancelled_caught:
+                    await self._time_out()
+                elif message is None:
+                    await self._socket.report(_UNREADABLE)
+                elif (refusal := self._take(message, nursery)) is not None:
+                    await self._socket.report(refusal)
+
+    def _deadline_s(self) -> float:
+        return min(self._silent_since_s.values()) + self._socket.patience_s
+
+    async def _time_out(self) -> None:
+        (silent, _) = min(self._silent_since_s.items(), key=lambda item: (item[1], item[0] is None))
+        await self._socket.report(
+            _input_timeout(self._socket.patience_s), **({} if silent is None else {"contextId": silent})
+        )
+
+    def _take(self, message: dict[str, Any], nursery: trio.Nursery) -> Report | None:
+        self._socket.log.messages.append(message)
+        self._silent_since_s[None] = trio.current_time()
+        context_id = message.get("context_id") or message.get("contextId")
+        if message.get("close_socket"):
+            nursery.start_soon(self._end)
+            return None
+        if context_id is None:
+            return None if message.get("text") == "" else self._talk("default", message, nursery)
+        return self._talk(context_id, message, nursery)
+
+    def _talk(self, context_id: str, message: dict[str, Any], nursery: trio.Nursery) -> Report | None:
+        context = self._contexts.get(context_id)
+        if context is None:
+            if len(self._contexts) >= _MAX_CONTEXTS:
+                return _TOO_MANY_CONTEXTS
+            context = _Utterance(self._socket, self._socket.fake.next_trouble(), context_id)
+            self._contexts[context_id] = context
+            self._silent_since_s[context_id] = trio.current_time()
+            nursery.start_soon(self._speak, context_id, context)
+        if context_id not in self._silent_since_s:
+            return None  # it is closed, and takes nothing more
+        self._silent_since_s[context_id] = trio.current_time()
+        if (refusal := context.take(message)) is not None:
+            return refusal
+        if message.get("close_context"):
+            self._close(context_id)
+        return None
+
+    def _close(self, context_id: str) -> None:
+        """Take no more text; what was not generated by now is lost, and what was is still said."""
+        self._silent_since_s.pop(context_id, None)
+        self._contexts[context_id].end()
+
+    async def _speak(self, context_id: str, context: _Utterance) -> None:
+        with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            await context.speak()
+            del self._contexts[context_id]
+            await context.tell_end()
+
+    async def _end(self) -> None:
+        for context_id in self._contexts:
+            self._close(context_id)
+        while self._contexts:
+            await trio.sleep(0.01)
+        with suppress(ConnectionClosed):
+            await self._socket.connection.aclose(1000)
 
 
 # --- what is said -------------------------------------------------------------------------------------
@@ -627,7 +784,7 @@ def _json_object(message: str | bytes) -> dict[str, Any] | None:
         value = json.loads(message)
     except ValueError:
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("text"), str) else None
+    return value if isinstance(value, dict) and isinstance(value.get("text", ""), str) else None
 
 
 @asynccontextmanager

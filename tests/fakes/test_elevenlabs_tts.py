@@ -169,16 +169,24 @@ async def test_a_broken_stream_is_an_error_to_the_client(fake: tuple[FakeElevenL
 
 async def end_of(fake: FakeElevenLabsTts, *messages: dict[str, Any], **query: Any) -> tuple[Any, int | None]:
     """Send messages to a socket and wait for its end; gives the last frame and the code of the close."""
+    frames, code = await all_of(fake, "stream-input", *messages, **query)
+    return frames[-1], code
+
+
+async def all_of(
+    fake: FakeElevenLabsTts, path: str, *messages: dict[str, Any], **query: Any
+) -> tuple[list[Any], int | None]:
+    """The same with all frames, of either socket."""
     frames: list[Any] = []
     async with serve_elevenlabs_tts(fake) as url:
-        address = f"{url.replace('http', 'ws', 1)}/v1/text-to-speech/voice-1/stream-input?{urlencode(query)}"
+        address = f"{url.replace('http', 'ws', 1)}/v1/text-to-speech/voice-1/{path}?{urlencode(query)}"
         async with open_websocket(
             address, upstream=Upstream.TTS, headers=[("xi-api-key", fake.api_key)]
         ) as connection:
             with pytest.raises(ConnectionClosed) as closed:
                 await converse(connection, messages, frames)
     assert closed.value.reason is not None
-    return frames[-1], closed.value.reason.code
+    return frames, closed.value.reason.code
 
 
 async def converse(connection: UpstreamSocket, messages: Iterable[dict[str, Any]], frames: list[Any]) -> None:
@@ -237,3 +245,105 @@ async def test_text_waits_for_the_schedule_unless_in_auto_mode(autojump_clock: A
     assert (last, code) == ({"audio": None, "isFinal": True}, 1000)
     assert scheduled.streams[0].spoken == ["One. Two. "]
     assert auto.streams[0].spoken == ["One. ", "Two. "]
+
+
+# --- contexts -----------------------------------------------------------------------------------------
+
+MULTI = "multi-stream-input"
+
+
+def summary(frames: Iterable[Any]) -> list[tuple[str, int]]:
+    """Whose the frames were, and how long they sounded; 0 is a final frame."""
+    sizes = ((frame["contextId"], len(frame["audio"] or "") * 3 // 4) for frame in frames)
+    return [(context_id, round(PCM.duration_ms(size))) for context_id, size in sizes]
+
+
+async def test_contexts_speak_side_by_side_to_their_end(autojump_clock: Any) -> None:
+    """One that is closed takes nothing more; when it has said what was generated, its final frame comes."""
+    fake = FakeElevenLabsTts(chunk_bytes=10**6, between_chunks_s=1)
+    frames, code = await all_of(
+        fake,
+        MULTI,
+        {"text": "Hi. ", "context_id": "a", "flush": True},
+        {"text": "More. ", "context_id": "a"},  # is not generated before the close
+        {"context_id": "a", "close_context": True},
+        {"text": "Late. ", "context_id": "a", "flush": True},
+        {"text": "Ho, ho. ", "contextId": "b"},
+        {"context_id": "b", "flush": True},
+        {"close_socket": True},
+        output_format=str(PCM),
+    )
+
+    assert sorted(summary(frames[:2])) == [("a", 4 * CHAR_MS), ("b", 8 * CHAR_MS)]
+    assert sorted(summary(frames[2:])) == [("a", 0), ("b", 0)]
+    assert [frame["isFinal"] for frame in frames] == [None, None, True, True]
+    assert code == 1000
+
+
+async def test_an_id_is_free_after_its_final_frame(autojump_clock: Any) -> None:
+    """What begins then is another context, with settings of its own; a lone flush or close begins one too."""
+    fake = FakeElevenLabsTts()
+    async with serve_elevenlabs_tts(fake) as url:
+        address = f"{url.replace('http', 'ws', 1)}/v1/text-to-speech/voice-1/{MULTI}"
+        async with open_websocket(
+            address, upstream=Upstream.TTS, headers=[("xi-api-key", fake.api_key)]
+        ) as connection:
+            for fields in (
+                {"voice_settings": {"speed": 1.1}},
+                {"voice_settings": {"speed": 1.2}},
+                {"flush": True},
+            ):
+                for message in ({"context_id": "a", **fields}, {"context_id": "a", "close_context": True}):
+                    await connection.send_message(json.dumps(message))
+                final = json.loads(await connection.get_message())
+                assert final == {"audio": None, "isFinal": True, "contextId": "a"}
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_sixth_context_is_too_many(autojump_clock: Any, *, is_closed: bool) -> None:
+    """Closed ones count until their final frames."""
+    fake = FakeElevenLabsTts(first_audio_s=1)
+    opened = [{"text": "Hi. ", "context_id": str(number), "flush": True} for number in range(6)]
+    closed = [{"context_id": str(number), "close_context": True} for number in range(5)] if is_closed else []
+    frames, code = await all_of(fake, MULTI, *opened[:5], *closed, opened[5])
+
+    assert frames[-1]["error"] == "max_active_conversations"
+    assert code == 1008
+
+
+async def test_settings_of_a_context_may_not_change(autojump_clock: Any) -> None:
+    """A lone keep-alive counts as its first message."""
+    frames, code = await all_of(
+        FakeElevenLabsTts(),
+        MULTI,
+        {"text": "", "context_id": "a"},
+        {"text": "Hi. ", "context_id": "a", "voice_settings": {"speed": 1.1}},
+    )
+
+    assert frames[-1]["message"] == VOICE_SETTINGS_RULE
+    assert code == 1008
+
+
+@pytest.mark.parametrize(
+    ("messages", "whose"),
+    [
+        ([], None),
+        ([{"text": ""}], None),
+        ([{"text": " ", "context_id": "a"}], "a"),
+    ],
+)
+async def test_silence_ends_a_socket_with_contexts(
+    autojump_clock: Any, messages: list[dict[str, Any]], whose: str | None
+) -> None:
+    """That of one context is enough, but for a closed one."""
+    began_s = trio.current_time()
+    closed: list[dict[str, Any]] = [
+        {"text": " ", "context_id": "b"},
+        {"context_id": "b", "close_context": True},
+    ]
+    frames, code = await all_of(FakeElevenLabsTts(), MULTI, *messages, *closed, inactivity_timeout=30)
+
+    assert frames[-1]["error"] == "input_timeout_exceeded"
+    assert frames[-1].get("contextId") == whose
+    assert code == 1008
+    assert trio.current_time() - began_s == pytest.approx(30, abs=0.1)

@@ -137,11 +137,15 @@ def watch_pools(monkeypatch: pytest.MonkeyPatch) -> Pools:
 
 
 async def nothing_left(up: Upstreams, pools: Pools, *, within_s: float = 3) -> None:
-    """Wait until the services that speak and listen have no connection, and no HTTP call is under way."""
+    """Wait until no connection to the services that speak and listen is left, and no HTTP call is under way.
+
+    Those that wait for another reply may do so for two minutes.
+    """
     with trio.fail_after(within_s):
-        await up.elevenlabs.tts.streams_gone()
         while up.elevenlabs.live_connections or pools.busy():
             await trio.sleep(0.01)
+    with trio.fail_after(120 + within_s):
+        await up.elevenlabs.tts.streams_gone()
 
 
 def settings_of(*parts: dict[str, str]) -> Settings:

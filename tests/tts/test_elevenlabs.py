@@ -54,6 +54,11 @@ class Rig:
         with trio.fail_after(5):
             await self.fake.streams_gone()
 
+    async def idle_sockets_gone(self) -> None:
+        """The same, once those have ended that waited for another reply."""
+        await trio.sleep(self.tts._config.idle_socket_s)
+        await self.sockets_gone()
+
 
 @asynccontextmanager
 async def rig(fake: FakeElevenLabsTts | None = None, **config: Any) -> AsyncIterator[Rig]:
@@ -114,11 +119,19 @@ def sent_to(fake: FakeElevenLabsTts) -> list[list[str]]:
 
 
 async def test_a_streamed_reply_goes_over_one_socket(autojump_clock: Any, nursery: trio.Nursery) -> None:
-    """Each piece is sent as it comes, ends with a space, and the end of the text is said."""
+    """Each piece is sent as it comes, to one context, and ends with a space; then the context is closed."""
     async with rig() as r:
         said = await r.say(Chat(nursery, *TEXTS))
 
-        assert sent_to(r.fake) == [[" ", *(f"{text} " for text in TEXTS), ""]]
+        (stream,) = r.fake.streams
+        (context_id,) = stream.contexts
+        settings = {"voice_settings": {"stability": 0.9, "similarity_boost": 0.9}}
+        assert stream.messages == [
+            {"context_id": context_id, "text": f"{TEXTS[0]} ", **settings},
+            *({"context_id": context_id, "text": f"{text} "} for text in TEXTS[1:]),
+            {"context_id": context_id, "flush": True},
+            {"context_id": context_id, "close_context": True},
+        ]
         assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))
         assert not r.fake.requests
 
@@ -131,7 +144,7 @@ async def test_the_socket_is_asked_for_the_least_delay(autojump_clock: Any, nurs
 
     (stream,) = r.fake.streams
     query = {name: values[0] for name, values in stream.handshake.query.items()}
-    assert stream.handshake.path == "/v1/text-to-speech/voice-1/stream-input"
+    assert stream.handshake.path == "/v1/text-to-speech/voice-1/multi-stream-input"
     assert query == {
         "model_id": "eleven_turbo_v2_5",
         "output_format": "pcm_24000",
@@ -222,12 +235,13 @@ async def test_audio_is_whole_samples(
 
 
 async def test_a_slow_chat_is_no_stall(autojump_clock: Any, nursery: trio.Nursery) -> None:
-    """While the chat thinks, the socket is kept alive, and no deadline runs."""
-    async with rig() as r:
+    """While the chat thinks, the context is kept alive, also if the service is less patient than asked."""
+    async with rig(FakeElevenLabsTts(inactivity_s=15)) as r:
         said = await r.say(Chat(nursery, *TEXTS, pause_s=35))
 
-    assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))
-    assert r.fake.streams[0].texts.count(" ") == 1 + 3 * 3
+        assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))
+        assert r.fake.streams[-1].texts.count("") == 3 * 3
+        assert len(r.fake.streams[-1].contexts) == 1
 
 
 async def test_a_slow_listener_is_no_stall(autojump_clock: Any, nursery: trio.Nursery) -> None:
@@ -251,8 +265,155 @@ async def test_nothing_to_say_is_nothing_asked(
     async with rig(mode=mode) as r:
         assert await r.say(Chat(nursery, *texts)) == []
         assert not r.fake.requests
-        assert all(texts == [" "] for texts in sent_to(r.fake))
-        await r.sockets_gone()
+        assert all(texts == [] for texts in sent_to(r.fake))
+        await r.idle_sockets_gone()
+
+
+# --- from reply to reply --------------------------------------------------------------------------------
+
+
+async def hear_begin(r: Rig, pieces: AsyncIterable[str], options: TtsOptions = OPTIONS) -> None:
+    """Listen until the first audio, then interrupt."""
+    async with r.tts.speak(pieces, options) as speech:
+        async for item in speech:
+            if isinstance(item, SpeechAudio):
+                return
+
+
+LONG = "This is a long sentence that nobody wants to hear to its end."
+
+
+async def test_replies_share_a_socket(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """Each has a context with an id and settings of its own."""
+    async with rig() as r:
+        for number, text in enumerate(TEXTS):
+            options = TtsOptions(voice_settings=VoiceSettings(speed=1 + number / 10))
+            assert audio_of(await r.say(Chat(nursery, text), options)) == spoken(f"{text} ")
+            await trio.sleep(100)
+
+    (stream,) = r.fake.streams
+    settings = [message["voice_settings"] for message in stream.messages if "voice_settings" in message]
+    assert len(stream.contexts) == 3
+    assert [item["speed"] for item in settings] == [1.0, 1.1, 1.2]
+
+
+@pytest.mark.parametrize("old_spelling", [True, False])
+async def test_what_a_closed_context_still_says_is_not_heard(
+    autojump_clock: Any, nursery: trio.Nursery, *, old_spelling: bool
+) -> None:
+    """The socket goes on to serve: audio of the old turn that comes amid the new one's is dropped."""
+    fake = FakeElevenLabsTts(between_chunks_s=0.1, old_spelling=old_spelling)
+    async with rig(fake) as r:
+        await hear_begin(r, Chat(nursery, LONG))
+        said = await r.say(Chat(nursery, "Something else."))
+
+        assert audio_of(said) == spoken("Something else. ")
+        assert text_of(said) == "Something else. "
+    (stream,) = fake.streams
+    assert stream.closed == stream.contexts
+    assert len(stream.contexts) == 2
+
+
+async def test_a_socket_with_five_unfinished_contexts_is_given_up(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """The service would end it at the sixth; it counts those that are closed and still speak."""
+    fake = FakeElevenLabsTts(between_chunks_s=1)
+    async with rig(fake, retries=NO_RETRIES) as r:
+        for _ in range(7):
+            await hear_begin(r, Chat(nursery, LONG))
+
+    assert [len(stream.contexts) for stream in fake.streams] == [5, 2]
+
+
+@pytest.mark.parametrize("old_spelling", [True, False])
+async def test_contexts_that_end_unheard_are_counted_off(
+    autojump_clock: Any, nursery: trio.Nursery, *, old_spelling: bool
+) -> None:
+    """Their final frames are read while the socket waits, and amid another reply."""
+    fake = FakeElevenLabsTts(between_chunks_s=0.1, old_spelling=old_spelling)
+    async with rig(fake, retries=NO_RETRIES) as r:
+        for _ in range(4):
+            for _ in range(2):
+                await hear_begin(r, Chat(nursery, LONG))
+            await trio.sleep(9)
+            for _ in range(2):
+                await hear_begin(r, Chat(nursery, LONG))
+            await r.say(Chat(nursery, LONG, LONG, LONG))
+
+    (stream,) = fake.streams
+    assert len(stream.contexts) == 4 * 5
+
+
+async def test_a_context_is_closed_once(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """A message to a context that is over would begin it again: one that was closed is left as it is."""
+    fake = FakeElevenLabsTts(between_chunks_s=0.5)
+    async with rig(fake) as r:
+        with trio.move_on_after(2):
+            await r.say(Chat(nursery, LONG))
+        await trio.sleep(20)
+        await r.say(Chat(nursery, "Hi."))
+
+    (stream,) = fake.streams
+    assert stream.closed == stream.contexts
+    assert len(stream.contexts) == 2
+
+
+async def test_audio_that_names_no_context_is_of_the_only_one(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """It is heard if nothing else can be meant, and dropped where an interrupted turn still speaks."""
+    stray = Say('{"audio":"YWI="}')
+    fake = FakeElevenLabsTts(troubles=[stray], between_chunks_s=0.5)
+    async with rig(fake) as r:
+        assert audio_of(await r.say(Chat(nursery, "Hi."))) == b"ab"
+
+        await hear_begin(r, Chat(nursery, LONG))
+        fake.troubles.extend([stray])
+        with pytest.raises(ProviderError) as caught:
+            await r.say(Chat(nursery, "Hi."))
+
+    assert caught.value.code == "tts_bad_response"
+    assert len(fake.streams) == 1
+
+
+@pytest.mark.parametrize("trouble", [Report("quota_exceeded", "Used up."), CloseWith(1001), Say("no JSON")])
+async def test_an_idle_socket_on_which_something_fails_is_given_up(
+    autojump_clock: Any, nursery: trio.Nursery, trouble: Misfortune
+) -> None:
+    """What the service says of a turn that is over reaches no other turn."""
+    fake = FakeElevenLabsTts(troubles=[trouble], first_audio_s=3)
+    async with rig(fake, retries=NO_RETRIES) as r:
+        with trio.move_on_after(2):
+            await r.say(Chat(nursery, LONG))
+        assert r.tts._pool.idle_count == 1
+        await trio.sleep(3)
+        assert r.tts._pool.idle_count == 0
+        assert audio_of(await r.say(Chat(nursery, "Hi."))) == spoken("Hi. ")
+
+    assert len(fake.streams) == 2
+
+
+async def test_sessions_that_are_answered_at_once_have_a_socket_each(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """One prewarmed socket serves one of them; the others' are opened while the chat thinks, and kept."""
+    fake = FakeElevenLabsTts(between_chunks_s=0.05)
+    heard: dict[str, bytes] = {}
+
+    async def one(r: Rig, text: str) -> None:
+        r.tts.prewarm(OPTIONS)
+        heard[text] = audio_of(await r.say(Chat(nursery, text)))
+
+    async with rig(fake) as r:
+        for _ in range(2):
+            heard.clear()
+            async with trio.open_nursery() as all_at_once:
+                for text in TEXTS:
+                    all_at_once.start_soon(one, r, text)
+            assert heard == {text: spoken(f"{text} ") for text in TEXTS}
+
+    assert [len(stream.contexts) for stream in fake.streams] == [2, 2, 2]
 
 
 # --- a reply that is known as a whole, or has no socket -----------------------------------------------
@@ -697,7 +858,7 @@ async def test_a_second_socket_gets_all_the_text_again(autojump_clock: Any, nurs
     async with rig(fake) as r:
         said = await r.say(Chat(nursery, *TEXTS, pause_s=1))
 
-    assert sent_to(fake)[1] == [" ", *(f"{text} " for text in TEXTS), ""]
+    assert sent_to(fake)[1] == [f"{text} " for text in TEXTS]
     assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))
     assert text_of(said) == " ".join(TEXTS)
 
@@ -738,7 +899,7 @@ async def test_a_socket_that_died_while_the_chat_thought_costs_no_attempt(autoju
         said = await r.say(pieces())
 
     assert audio_of(said) == spoken("Hello there. ")
-    assert sent_to(fake) == [[" "], [" ", "Hello there. ", ""]]
+    assert sent_to(fake) == [[], ["Hello there. "]]
 
 
 async def test_a_pause_that_is_asked_for_is_kept(autojump_clock: Any) -> None:
@@ -777,7 +938,7 @@ async def test_an_error_of_the_text_comes_out_bare(autojump_clock: Any, mode: st
             await r.say(pieces())
 
         assert caught.value.code == "chat_stalled"
-        await r.sockets_gone()
+        await r.idle_sockets_gone()
 
 
 async def test_an_error_arrives_while_the_listener_is_busy(
@@ -800,7 +961,8 @@ async def test_an_error_arrives_while_the_listener_is_busy(
 
         with pytest.raises(ProviderError):
             await listen_and_wait()
-        await r.sockets_gone()
+        await r.idle_sockets_gone()
+    assert r.fake.streams[0].closed == r.fake.streams[0].contexts
 
 
 async def test_a_fault_of_ours_is_not_taken_for_the_services(autojump_clock: Any) -> None:
@@ -822,7 +984,7 @@ async def test_a_fault_of_ours_is_not_taken_for_the_services(autojump_clock: Any
 
 @BOTH_WAYS
 async def test_leaving_ends_the_call_at_once(autojump_clock: Any, nursery: trio.Nursery, mode: str) -> None:
-    """A barge-in closes the connection within a tenth of a second, in the middle of the audio."""
+    """A barge-in takes a tenth of a second at most: a request is broken off, a context closed."""
     fake = FakeElevenLabsTts(between_chunks_s=1)
     async with rig(fake, mode=mode) as r:
         async with r.tts.speak(Chat(nursery, *TEXTS), OPTIONS) as speech:
@@ -832,20 +994,21 @@ async def test_leaving_ends_the_call_at_once(autojump_clock: Any, nursery: trio.
             left_s = trio.current_time()
         assert trio.current_time() - left_s <= 0.11
 
-        await r.sockets_gone()
         await fake.http.wait_until(lambda server: server.live_connections == 0)
+        assert fake.live_streams == (mode == "websocket")
+        await r.idle_sockets_gone()
+    assert all(stream.closed == stream.contexts for stream in fake.streams)
 
 
-async def test_a_service_that_does_not_say_goodbye_is_left_too(
-    autojump_clock: Any, nursery: trio.Nursery
-) -> None:
-    """A socket whose peer is silent is cut off in bounded time."""
-    async with rig(FakeElevenLabsTts(troubles=[Trouble.HANG])) as r:
-        with trio.move_on_after(10):
+async def test_a_service_that_fell_silent_is_left_too(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """A socket whose peer takes no notice of anything is not waited for, and soon found out."""
+    async with rig(FakeElevenLabsTts(troubles=[Trouble.DEAF])) as r:
+        with trio.move_on_after(5):
             await r.say(Chat(nursery, *TEXTS))
 
-        assert trio.current_time() % 1e9 <= 10.11
-        await r.sockets_gone()
+        assert trio.current_time() % 1e9 <= 5.11
+        await trio.sleep(15)
+        assert r.tts._pool.idle_count == 0
 
 
 @BOTH_WAYS
@@ -869,8 +1032,8 @@ async def test_cancelling_at_any_moment_leaves_nothing(
             assert trio.current_time() <= leave_at_s + 0.25
 
         assert reached_audio > 200
-        assert r.tts._sockets.idle_count <= 16
+        assert r.tts._pool.idle_count <= 16
         await trio.sleep(200)
-        assert r.tts._sockets.idle_count == 0
+        assert r.tts._pool.idle_count == 0
         await r.sockets_gone()
         assert len(r.tts._client._transport._pool.connections) <= 1  # type: ignore[attr-defined]  # httpx

@@ -15,7 +15,7 @@ from voice_fsm.tts.elevenlabs_wire import (
     SOCKET_FORMATS,
     STREAM_FORMATS,
     Voice,
-    read_socket_frame,
+    read_socket_message,
     read_timestamps_line,
     socket_url,
 )
@@ -58,7 +58,7 @@ VOICE = Voice(
 )
 def test_alignments_of_frames(fields: dict[str, Any]) -> None:
     """All spellings are read, and the text as it was sent goes before the normalized one."""
-    frame = read_socket_frame(json.dumps({"audio": base64.b64encode(b"ab").decode(), **fields}))
+    frame = read_socket_message(json.dumps({"audio": base64.b64encode(b"ab").decode(), **fields})).frame()
 
     assert frame == Frame(b"ab", HI)
 
@@ -78,14 +78,30 @@ def test_alignments_of_frames(fields: dict[str, Any]) -> None:
 )
 def test_an_alignment_that_is_not_understood_is_none(alignment: Any) -> None:
     """Odd times do not cost the speech they belong to."""
-    assert read_socket_frame(json.dumps({"audio": "AAAA", "alignment": alignment})) == Frame(bytes(3))
+    assert read_socket_message(json.dumps({"audio": "AAAA", "alignment": alignment})).frame() == Frame(
+        bytes(3)
+    )
 
 
 @pytest.mark.parametrize("key", ["isFinal", "is_final"])
 def test_the_final_frame(key: str) -> None:
     """The end is read in both spellings, without audio."""
-    assert read_socket_frame(json.dumps({"audio": None, key: True})) == Frame(is_final=True)
-    assert not read_socket_frame(json.dumps({"audio": "AAAA", key: None})).is_final
+    assert read_socket_message(json.dumps({"audio": None, key: True})).frame() == Frame(is_final=True)
+    assert not read_socket_message(json.dumps({"audio": "AAAA", key: None})).frame().is_final
+
+
+@pytest.mark.parametrize(
+    ("fields", "context_id"),
+    [
+        ({"contextId": "a"}, "a"),
+        ({"context_id": "a"}, "a"),
+        ({"contextId": None}, None),
+        ({"contextId": 1}, None),
+    ],
+)
+def test_whose_a_message_is(fields: dict[str, Any], context_id: str | None) -> None:
+    """The context is read in both spellings; there may be none."""
+    assert read_socket_message(json.dumps(fields)).context_id == context_id
 
 
 @pytest.mark.parametrize(
@@ -94,7 +110,7 @@ def test_the_final_frame(key: str) -> None:
 def test_frames_that_are_no_frames(message: str | bytes) -> None:
     """Anything else than the protocol's objects is a bad response."""
     with pytest.raises(ProviderError) as caught:
-        read_socket_frame(message)
+        read_socket_message(message).frame()
 
     assert caught.value.code == "tts_bad_response"
 
@@ -128,7 +144,7 @@ def test_the_address_of_a_socket_keeps_a_prefix() -> None:
     """A service behind a path is addressed behind it."""
     url = socket_url("https://proxy.example/eleven", VOICE)
 
-    assert url.startswith("wss://proxy.example/eleven/v1/text-to-speech/v/stream-input?")
+    assert url.startswith("wss://proxy.example/eleven/v1/text-to-speech/v/multi-stream-input?")
 
 
 @pytest.mark.parametrize(("model_id", "has"), [("eleven_v3", False), ("eleven_v4_turbo", False), ("x", True)])

@@ -1,6 +1,6 @@
 """Whether a socket may serve again, by the moment at which its reply was left."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,12 +47,11 @@ class Connection:
         except trio.EndOfChannel:
             raise ConnectionClosed(None) from None
 
-    async def watch(self, every_s: float, patience_s: float, *, keep: bool) -> None:
-        assert not keep
+    async def watch(self, every_s: float, patience_s: float, overhear: Callable[[str | bytes], None]) -> None:
         while not self.is_stalled:
             with trio.move_on_after(every_s):
                 while True:
-                    await self.get_message()
+                    overhear(await self.get_message())
         await trio.sleep(patience_s)
         raise trio.TooSlowError
 
@@ -113,7 +112,7 @@ class Rig:
 
         async with background_nursery() as nursery:
             nursery.start_soon(script.record)
-            request = SocketRequest(script, self.pool, lambda: self.pool.claim("key"), start, Deadlines())
+            request = SocketRequest(script, self.pool, "key", start, Deadlines())
             yield request, dialogue
             await request.aclose()
 
@@ -149,7 +148,7 @@ async def test_a_reply_that_is_over_gives_its_socket_back(autojump_clock: Any) -
     assert connection.sent == ["Hello.", "end"] * 2
 
 
-@pytest.mark.parametrize(("farewell", "sockets"), [("bye", 1), (None, 2)])
+@pytest.mark.parametrize(("farewell", "sockets"), [("bye", 1), ("", 1), (None, 2)])
 async def test_a_reply_left_midway_says_farewell_or_takes_its_socket_along(
     autojump_clock: Any, farewell: str | None, sockets: int
 ) -> None:
@@ -163,7 +162,8 @@ async def test_a_reply_left_midway_says_farewell_or_takes_its_socket_along(
                     await frames.next_frame()
                     await trio.sleep(1)
     assert len(r.connections) == sockets
-    assert ("bye" in r.connections[0].sent) is (farewell is not None)
+    assert ("bye" in r.connections[0].sent) is bool(farewell)
+    assert "" not in r.connections[0].sent
 
 
 async def test_a_socket_left_in_the_middle_of_a_message_is_closed(autojump_clock: Any) -> None:

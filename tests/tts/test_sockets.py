@@ -5,7 +5,7 @@ import hashlib
 import random
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,23 +13,17 @@ import pytest
 import trio
 import trio.testing
 
-from tests.fakes.elevenlabs_tts import CloseWith, FakeElevenLabsTts, Refuse, Trouble, serve_elevenlabs_tts
+from tests.fakes.elevenlabs_tts import FakeElevenLabsTts, Refuse, Trouble, serve_elevenlabs_tts
 from tests.fakes.sockets import read_head, serve
-from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError
-from voice_fsm.fsm.options import VoiceSettings
-from voice_fsm.tts.elevenlabs_wire import Voice
-from voice_fsm.tts.elevenlabs_ws import open_socket
-from voice_fsm.tts.sockets import SocketPool
+from voice_fsm.tts.elevenlabs_wire import error_of_refusal
+from voice_fsm.tts.sockets import SocketPool, open_speech_socket
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.websocket import background_nursery
 
-VOICE = Voice(
-    voice_id="voice-1",
-    model_id="eleven_flash_v2_5",
-    output_format=AudioFormat("pcm", 16000),
-    settings=VoiceSettings(),
-    alignment=True,
-)
+VOICE = "voice-1"
+OTHER_VOICE = "voice-2"
+TEXT = '{"text":"Hi. ","context_id":"a"}'
 
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455, section 1.3."""
@@ -38,23 +32,27 @@ ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 @asynccontextmanager
 async def pool(
     fake: FakeElevenLabsTts, *, max_idle: int = 2, idle_s: float = 60
-) -> AsyncIterator[SocketPool[Voice]]:
+) -> AsyncIterator[SocketPool[str]]:
     async with serve_elevenlabs_tts(fake) as url, background_nursery() as nursery:
-        connect = partial(open_socket, url, fake.api_key, 1.0)
-        yield SocketPool(nursery, connect, max_idle=max_idle, idle_s=idle_s)
+        yield SocketPool(nursery, partial(connect, url, fake.api_key), max_idle=max_idle, idle_s=idle_s)
+
+
+def connect(base_url: str, key: str, voice: str) -> AbstractAsyncContextManager[UpstreamSocket]:
+    path = f"/v1/text-to-speech/{voice}/multi-stream-input?inactivity_timeout=180"
+    url = base_url.replace("http", "ws", 1) + path
+    return open_speech_socket(url, {"xi-api-key": key}, 1.0, error_of_refusal)
 
 
 async def test_a_claimed_socket_has_no_handshake_left(autojump_clock: Any) -> None:
-    """After prewarming, the connection is there at once, and its settings are with the service."""
+    """After prewarming, the connection is there at once."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(1)
-        assert fake.streams[0].texts == [" "]
 
         socket = sockets.claim(VOICE)
         claimed_s = trio.current_time()
-        await (await socket.connection()).send_message('{"text":"Hi. "}')
+        await (await socket.connection()).send_message(TEXT)
         assert trio.current_time() == claimed_s
         assert sockets.idle_count == 0
         assert len(fake.streams) == 1
@@ -66,7 +64,7 @@ async def test_a_claim_joins_a_handshake_under_way(autojump_clock: Any) -> None:
     """A socket that is still being opened is claimed rather than a second one opened."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         socket = sockets.claim(VOICE)
         await socket.connection()
         await trio.sleep(1)
@@ -78,7 +76,7 @@ async def test_a_socket_serves_one_claim(autojump_clock: Any) -> None:
     """The second claim gets a socket of its own."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         first, second = sockets.claim(VOICE), sockets.claim(VOICE)
         assert await first.connection() is not await second.connection()
         await first.release()
@@ -86,34 +84,28 @@ async def test_a_socket_serves_one_claim(autojump_clock: Any) -> None:
 
 
 async def test_a_socket_of_another_voice_is_left_alone(autojump_clock: Any) -> None:
-    """Any difference in what was asked for makes another socket."""
+    """What was asked for by the address makes another socket."""
     fake = FakeElevenLabsTts()
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE, another=True)
-        other = Voice(
-            voice_id="voice-1",
-            model_id="eleven_flash_v2_5",
-            output_format=AudioFormat("pcm", 16000),
-            settings=VoiceSettings(speed=1.1),
-            alignment=True,
-        )
+        sockets.prewarm(VOICE)
         assert sockets.has(VOICE)
-        assert not sockets.has(other)
-        await sockets.claim(other).release()
+        assert not sockets.has(OTHER_VOICE)
+        await sockets.claim(OTHER_VOICE).release()
         assert sockets.idle_count == 1
 
 
 async def test_no_more_idle_sockets_than_allowed(autojump_clock: Any) -> None:
-    """Prewarming beyond the limit opens nothing; claimed sockets do not count."""
-    fake = FakeElevenLabsTts()
+    """Prewarming beyond the limit opens nothing, nor where one is ready; claimed sockets do not count."""
+    fake = FakeElevenLabsTts(voices=frozenset({VOICE, OTHER_VOICE, "voice-3"}))
     async with pool(fake, max_idle=2) as sockets:
-        for _ in range(5):
-            sockets.prewarm(VOICE, another=True)
+        for voice in (VOICE, VOICE, OTHER_VOICE, "voice-3"):
+            sockets.prewarm(voice)
         await trio.sleep(1)
         assert fake.live_streams == sockets.idle_count == 2
+        assert not sockets.has("voice-3")
 
         sockets.claim(VOICE)
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(1)
         assert fake.live_streams == 3
 
@@ -122,7 +114,7 @@ async def test_an_old_socket_is_closed(autojump_clock: Any) -> None:
     """A socket that nobody claims ends after its time, before the service would end it."""
     fake = FakeElevenLabsTts()
     async with pool(fake, idle_s=60) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(59)
         assert fake.live_streams == 1
         await trio.sleep(2)
@@ -134,7 +126,7 @@ async def test_a_claimed_socket_does_not_age(autojump_clock: Any) -> None:
     """The time that an idle socket has ends with the claim."""
     fake = FakeElevenLabsTts()
     async with pool(fake, idle_s=60) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(59)
         socket = sockets.claim(VOICE)
         await trio.sleep(100)
@@ -146,13 +138,13 @@ async def test_a_socket_that_the_service_closed_is_not_used(autojump_clock: Any)
     """A dead socket is passed over at once, and its place is free again soon."""
     fake = FakeElevenLabsTts(inactivity_s=5)
     async with pool(fake, max_idle=1) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(5.5)
         assert not sockets.has(VOICE)
         assert fake.live_streams == 0
 
         socket = sockets.claim(VOICE)
-        await (await socket.connection()).send_message('{"text":"Hi. "}')
+        await (await socket.connection()).send_message(TEXT)
         await socket.release()
 
         await trio.sleep(10)
@@ -163,8 +155,8 @@ async def test_a_socket_whose_peer_fell_silent_is_dropped(autojump_clock: Any) -
     """A peer that no longer answers pings is given up, though no close ever came."""
     fake = FakeElevenLabsTts(troubles=[Trouble.DEAF])
     async with pool(fake, max_idle=1) as sockets:
-        sockets.prewarm(VOICE, another=True)
-        await trio.sleep(9)
+        sockets.prewarm(VOICE)
+        await trio.sleep(19)  # the first ping is answered
         assert sockets.has(VOICE)
         await trio.sleep(6)
         assert not sockets.has(VOICE)
@@ -186,7 +178,7 @@ async def test_a_socket_that_cannot_be_opened_is_no_ones_until_claimed(
     """A failure ahead of time is forgotten; one that a reply waits for is told to it."""
     fake = FakeElevenLabsTts(troubles=[trouble, trouble])
     async with pool(fake) as sockets:
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.sleep(2)
         assert sockets.idle_count == 0
 
@@ -209,8 +201,8 @@ async def test_a_service_that_closes_in_one_breath_with_the_handshake(autojump_c
         await stream.receive_some()
 
     async with serve(handler) as url, background_nursery() as nursery:
-        sockets = SocketPool(nursery, partial(open_socket, url, "key", 1.0), max_idle=1, idle_s=60)
-        sockets.prewarm(VOICE, another=True)
+        sockets = SocketPool(nursery, partial(connect, url, "key"), max_idle=1, idle_s=60)
+        sockets.prewarm(VOICE)
         with trio.fail_after(5):
             while sockets.idle_count:
                 await trio.sleep(0.1)
@@ -220,29 +212,29 @@ async def test_a_fault_of_ours_reaches_the_claimer_alone() -> None:
     """An exception that nobody foresaw ends neither the pool nor the sockets of others."""
 
     @asynccontextmanager
-    async def broken(voice: Voice) -> AsyncIterator[Any]:
+    async def broken(voice: str) -> AsyncIterator[Any]:
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError(voice)
         yield
 
     async with background_nursery() as nursery:
         sockets = SocketPool(nursery, broken, max_idle=2, idle_s=60)
-        sockets.prewarm(VOICE, another=True)
+        sockets.prewarm(VOICE)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ZeroDivisionError):
             await sockets.claim(VOICE).connection()
 
 
 async def test_the_end_of_the_pool_closes_everything(autojump_clock: Any) -> None:
-    """Sockets being opened, idle, claimed and dead are all gone when the pool is."""
-    fake = FakeElevenLabsTts(troubles=[Trouble.HANG_IN_HANDSHAKE, None, None, CloseWith(1001)])
+    """Sockets being opened, idle, claimed and in use are all gone when the pool is."""
+    fake = FakeElevenLabsTts(troubles=[Trouble.HANG_IN_HANDSHAKE])
     async with pool(fake, max_idle=4) as sockets:
-        sockets.prewarm(VOICE, another=True)
-        await trio.sleep(0.5)
-        for _ in range(3):
-            sockets.prewarm(VOICE, another=True)
-        await trio.sleep(0.1)
         sockets.claim(VOICE)
+        await trio.sleep(0.5)
+        sockets.claim(VOICE)
+        await (await sockets.claim(VOICE).connection()).send_message(TEXT)
+        sockets.prewarm(VOICE)
+        await trio.sleep(0.1)
         assert fake.live_streams == 4
         left_s = trio.current_time()
     assert trio.current_time() - left_s < 0.2
@@ -255,7 +247,7 @@ async def test_released_at_any_moment_nothing_stays(autojump_clock: Any) -> None
     async with pool(fake, max_idle=4) as sockets:
         for _ in range(200):
             if chance.random() < 0.5:
-                sockets.prewarm(VOICE, another=True)
+                sockets.prewarm(VOICE)
             socket = sockets.claim(VOICE)
             for _ in range(chance.randrange(12)):
                 await trio.lowlevel.checkpoint()

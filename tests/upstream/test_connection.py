@@ -7,7 +7,7 @@ from trio_websocket import ConnectionClosed
 
 from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.eager import EagerStream
-from voice_fsm.wire.frames import PING, PONG, TEXT, FrameReader, Received, encode_close, encode_frame
+from voice_fsm.wire.frames import BINARY, PING, PONG, TEXT, FrameReader, Received, encode_close, encode_frame
 
 LIMIT = 1 << 20
 
@@ -18,17 +18,20 @@ def pair() -> tuple[UpstreamSocket, trio.testing.MemoryReceiveStream, trio.testi
     return UpstreamSocket(ours, b"", LIMIT), theirs.receive_stream, theirs.send_stream
 
 
-async def test_what_comes_while_it_is_watched_is_kept_in_order(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+def nothing(message: str | bytes) -> None:
+    raise AssertionError(message)
+
+
+async def test_what_comes_while_it_is_watched_is_overheard(autojump_clock: trio.testing.MockClock) -> None:
     """And a peer that answers pings is watched for as long as one likes."""
     connection, sent, to_read = pair()
+    overheard: list[str | bytes] = []
     pings = 0
 
     async def peer() -> None:
         nonlocal pings
         reader = FrameReader(LIMIT)
-        await to_read.send_all(encode_frame(TEXT, b"one") + encode_frame(TEXT, b"two"))
+        await to_read.send_all(encode_frame(TEXT, b"one") + encode_frame(BINARY, b"two"))
         while True:
             reader.feed(await sent.receive_some())
             assert reader.next() == Received(PING, b"")
@@ -38,29 +41,26 @@ async def test_what_comes_while_it_is_watched_is_kept_in_order(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer)
         with trio.move_on_after(95):
-            await connection.watch(10, 3)
+            await connection.watch(10, 3, overheard.append)
         nursery.cancel_scope.cancel()
     assert pings == 9
-    assert [await connection.get_message() for _ in range(2)] == ["one", "two"]
+    assert overheard == ["one", b"two"]
+
+
+async def test_what_an_eavesdropper_raises_ends_the_watch() -> None:
+    """It is raised as it is."""
+    connection, _, to_read = pair()
+    await to_read.send_all(encode_frame(TEXT, b"one"))
+    with pytest.raises(AssertionError, match="one"):
+        await connection.watch(10, 3, nothing)
 
 
 async def test_a_peer_that_does_not_answer_a_ping_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
     """After the interval and the patience."""
     connection, _, _ = pair()
     with pytest.raises(trio.TooSlowError):
-        await connection.watch(10, 3)
+        await connection.watch(10, 3, nothing)
     assert trio.current_time() == pytest.approx(13)
-
-
-async def test_a_flood_to_a_watched_connection_is_not_read_to_its_end(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """Memory stays bounded: what nobody asks for stays in the network."""
-    connection, _, to_read = pair()
-    await to_read.send_all(encode_frame(TEXT, b"x") * 100)
-    with pytest.raises(trio.TooSlowError):
-        await connection.watch(10, 3)
-    assert len(connection._ahead) == 8
 
 
 async def test_two_readers_take_turns() -> None:

@@ -8,7 +8,6 @@ none is; MP3, which sockets do not give, goes piece by piece over HTTP.
         async with tts.speak(pieces, options) as speech: ...
 """
 
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -19,7 +18,7 @@ import attrs
 import httpx
 import trio
 
-from voice_fsm.errors import ClientError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.cartesia_context import Context
@@ -38,13 +37,13 @@ from voice_fsm.tts.http_request import PieceRequest, RawFrames
 from voice_fsm.tts.reply import FrameSource, Request, speak_script
 from voice_fsm.tts.script import Script
 from voice_fsm.tts.socket_request import SocketRequest
-from voice_fsm.tts.sockets import SocketPool, SpeechSocket
+from voice_fsm.tts.sockets import SocketPool, SpeechSocket, open_speech_socket
 from voice_fsm.tts.speed import check_speed
 from voice_fsm.upstream.connection import UpstreamSocket
-from voice_fsm.upstream.faults import RefusedError, provider_error
+from voice_fsm.upstream.faults import RefusedError
 from voice_fsm.upstream.http import Deadlines, ask, json_request
 from voice_fsm.upstream.retry import RetryPolicy
-from voice_fsm.upstream.websocket import background_nursery, derive_ws_url, open_websocket
+from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
 
 _LATE_ALIGNMENT_MS: Final = 1000.0
 """Words are told of after the first of their audio. If none is by then, the language has no timestamps."""
@@ -92,20 +91,9 @@ async def open_cartesia_tts(
         yield CartesiaTts(config, access, client, pool)
 
 
-@asynccontextmanager
-async def _open_socket(access: Access, connect_s: float, _: None) -> AsyncIterator[UpstreamSocket]:
-    connecting = trio.CancelScope(deadline=trio.current_time() + connect_s)
-    with connecting:
-        try:
-            async with open_websocket(
-                access.socket_url, upstream=Upstream.TTS, headers=list(access.headers().items())
-            ) as connection:
-                connecting.deadline = math.inf
-                yield connection
-        except RefusedError as refusal:
-            raise error_of_refusal(refusal, None) from None
-    if connecting.cancelled_caught:
-        raise provider_error(Upstream.TTS, ProviderFault.TIMEOUT)
+def _open_socket(access: Access, connect_s: float, _: None) -> AbstractAsyncContextManager[UpstreamSocket]:
+    explain = partial(error_of_refusal, voice=None)
+    return open_speech_socket(access.socket_url, access.headers(), connect_s, explain)
 
 
 class CartesiaTts:
@@ -185,8 +173,7 @@ class CartesiaTts:
         def start(_: SpeechSocket[None], untold: list[str]) -> Context:
             return Context(voice, script, untold)
 
-        claim = partial(self._pool.claim, None)
-        return SocketRequest(script, self._pool, claim, start, self._config.deadlines)
+        return SocketRequest(script, self._pool, None, start, self._config.deadlines)
 
     @asynccontextmanager
     async def _ask_for(self, voice: Voice, text: str) -> AsyncIterator[FrameSource]:

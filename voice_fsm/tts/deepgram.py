@@ -8,7 +8,6 @@ none is; MP3 and Opus, which sockets do not give, go piece by piece over HTTP.
         async with tts.speak(pieces, options) as speech: ...
 """
 
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -18,7 +17,7 @@ import attrs
 import httpx
 import trio
 
-from voice_fsm.errors import ClientError, ProviderFault, Upstream
+from voice_fsm.errors import ClientError, Upstream
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
 from voice_fsm.tts.deepgram_utterance import Utterance, suits
@@ -40,13 +39,13 @@ from voice_fsm.tts.http_request import PieceRequest, RawFrames
 from voice_fsm.tts.reply import FrameSource, Request, speak_script
 from voice_fsm.tts.script import Script
 from voice_fsm.tts.socket_request import SocketRequest
-from voice_fsm.tts.sockets import SocketPool, SpeechSocket
+from voice_fsm.tts.sockets import SocketPool, SpeechSocket, open_speech_socket
 from voice_fsm.tts.speed import check_speed
 from voice_fsm.upstream.connection import UpstreamSocket
-from voice_fsm.upstream.faults import RefusedError, provider_error
+from voice_fsm.upstream.faults import RefusedError
 from voice_fsm.upstream.http import Deadlines, ask, json_request
 from voice_fsm.upstream.retry import RetryPolicy
-from voice_fsm.upstream.websocket import background_nursery, derive_ws_url, open_websocket
+from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
 
 
 def _key(text: str) -> str:
@@ -91,21 +90,13 @@ async def open_deepgram_tts(
         yield DeepgramTts(config, client, pool)
 
 
-@asynccontextmanager
-async def _open_socket(config: DeepgramTtsConfig, voice: Voice) -> AsyncIterator[UpstreamSocket]:
-    connecting = trio.CancelScope(deadline=trio.current_time() + config.deadlines.connect_s)
-    headers = list(credentials(config.api_key).items())
-    with connecting:
-        try:
-            async with open_websocket(
-                socket_url(config.base_url, voice), upstream=Upstream.TTS, headers=headers
-            ) as connection:
-                connecting.deadline = math.inf
-                yield connection
-        except RefusedError as refusal:
-            raise error_of_refusal(refusal, voice) from None
-    if connecting.cancelled_caught:
-        raise provider_error(Upstream.TTS, ProviderFault.TIMEOUT)
+def _open_socket(config: DeepgramTtsConfig, voice: Voice) -> AbstractAsyncContextManager[UpstreamSocket]:
+    return open_speech_socket(
+        socket_url(config.base_url, voice),
+        credentials(config.api_key),
+        config.deadlines.connect_s,
+        partial(error_of_refusal, voice=voice),
+    )
 
 
 class DeepgramTts:
@@ -182,8 +173,7 @@ class DeepgramTts:
         def start(socket: SpeechSocket[Voice], untold: list[str]) -> Utterance:
             return Utterance(script, socket, untold)
 
-        claim = partial(self._pool.claim, voice)
-        return SocketRequest(script, self._pool, claim, start, self._config.deadlines)
+        return SocketRequest(script, self._pool, voice, start, self._config.deadlines)
 
     @asynccontextmanager
     async def _ask_for(self, voice: Voice, text: str) -> AsyncIterator[FrameSource]:

@@ -1,9 +1,9 @@
 """ElevenLabs text to speech.
 
-A reply whose text is still being written is spoken over a WebSocket, whose handshake is done by the time the
-first text is there: `ElevenLabsTts.prewarm` does it when the user begins to speak, or else `speak` at its
-start, before the chat's first word. A text known as a whole goes over HTTP, where a pooled connection saves
-the handshake, unless a socket is ready anyhow. What has no WebSocket is spoken piece by piece over HTTP.
+A reply whose text is still being written is spoken over a WebSocket that stays open for the next one. If none
+is ready, it is opened when the user begins to speak (`ElevenLabsTts.prewarm`), or else when `speak` begins,
+before the chat's first word. A text known as a whole goes over HTTP unless a socket is ready, for a pooled
+connection saves the handshake. What has no WebSocket is spoken piece by piece over HTTP.
 
     async with open_elevenlabs_tts(config, client) as tts:
         tts.prewarm(options)
@@ -22,13 +22,22 @@ import httpx
 from voice_fsm.errors import ClientError, ClientFault
 from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.tts.base import Speech, VoiceInfo
+from voice_fsm.tts.elevenlabs_context import Context, overhear, suits
 from voice_fsm.tts.elevenlabs_http import Endpoint, HttpRequest
 from voice_fsm.tts.elevenlabs_voices import list_voices
-from voice_fsm.tts.elevenlabs_wire import STREAM_FORMATS, VOICE_ID, Voice
-from voice_fsm.tts.elevenlabs_ws import SocketRequest, open_socket
+from voice_fsm.tts.elevenlabs_wire import (
+    STREAM_FORMATS,
+    VOICE_ID,
+    Voice,
+    credentials,
+    error_of_refusal,
+    socket_url,
+)
 from voice_fsm.tts.reply import Request, speak_script
 from voice_fsm.tts.script import Script
-from voice_fsm.tts.sockets import SocketPool
+from voice_fsm.tts.socket_request import SocketRequest
+from voice_fsm.tts.sockets import SocketPool, SpeechSocket, open_speech_socket
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.retry import RetryPolicy
 from voice_fsm.upstream.websocket import background_nursery, derive_ws_url
@@ -95,13 +104,20 @@ async def open_elevenlabs_tts(
 ) -> AsyncIterator["ElevenLabsTts"]:
     """Run the provider; leaving closes all of its sockets. ``client`` stays the caller's."""
     async with background_nursery() as nursery:
-        sockets = SocketPool(
+        pool = SocketPool[str](
             nursery,
-            partial(open_socket, config.base_url, config.api_key, config.deadlines.connect_s),
+            partial(_open_socket, config),
             max_idle=config.max_idle_sockets,
             idle_s=config.idle_socket_s,
+            suits=suits,
+            overhear=overhear,
         )
-        yield ElevenLabsTts(config, client, sockets)
+        yield ElevenLabsTts(config, client, pool)
+
+
+def _open_socket(config: ElevenLabsTtsConfig, url: str) -> AbstractAsyncContextManager[UpstreamSocket]:
+    headers = credentials(config.api_key)
+    return open_speech_socket(url, headers, config.deadlines.connect_s, error_of_refusal)
 
 
 class ElevenLabsTts:
@@ -109,12 +125,11 @@ class ElevenLabsTts:
 
     name = "elevenlabs"
 
-    def __init__(
-        self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, sockets: SocketPool[Voice]
-    ) -> None:
+    def __init__(self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, pool: SocketPool[str]) -> None:
         self._config = config
         self._client = client
-        self._sockets = sockets
+        self._pool = pool
+        """Its sockets differ by their addresses, which hold the voice but not its settings."""
 
     def check(self, options: TtsOptions) -> None:
         """Say early whether these options can be served.
@@ -131,7 +146,7 @@ class ElevenLabsTts:
         except ClientError:
             return
         if self._uses_socket(voice):
-            self._sockets.prewarm(voice, another=True)  # each serves one reply
+            self._pool.prewarm(socket_url(self._config.base_url, voice))
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         """List the voices of the account and those that come with it.
@@ -166,11 +181,16 @@ class ElevenLabsTts:
         )
         if not self._uses_socket(voice):
             return (HttpRequest(endpoint, voice, script) for _ in count())
-        if config.mode == "auto" and not self._sockets.has(voice):
+        url = socket_url(config.base_url, voice)
+        if config.mode == "auto" and not self._pool.has(url):
             whole = await script.whole(within_s=_PEEK_S, max_chars=_MAX_WHOLE_CHARS)
             if whole is not None:
                 return iter([HttpRequest(endpoint, voice, script, text=whole)])
-        return iter([SocketRequest(script, voice, self._sockets, config.deadlines)])
+
+        def start(socket: SpeechSocket[str], untold: list[str]) -> Context:
+            return Context(voice, script, socket, untold)
+
+        return iter([SocketRequest(script, self._pool, url, start, config.deadlines)])
 
     def _uses_socket(self, voice: Voice) -> bool:
         return voice.has_socket and self._config.mode != "http"

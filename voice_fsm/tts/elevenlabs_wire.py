@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 
 import attrs
 import pybase64
-from trio_websocket import ConnectionClosed
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
@@ -20,7 +19,7 @@ from voice_fsm.fsm.options import VoiceSettings
 from voice_fsm.tts.base import Alignment
 from voice_fsm.tts.reply import Frame
 from voice_fsm.upstream.faults import RefusedError, header_key, provider_error
-from voice_fsm.upstream.websocket import closed_error, derive_ws_url
+from voice_fsm.upstream.websocket import derive_ws_url
 from voice_fsm.wire.upstream_json import read_upstream_json
 
 STREAM_FORMATS: Final = frozenset(
@@ -33,16 +32,13 @@ STREAM_FORMATS: Final = frozenset(
 )
 """What ``/stream`` and ``/stream/with-timestamps`` give."""
 SOCKET_FORMATS: Final = STREAM_FORMATS - {"mp3_24000_48", "pcm_32000", "pcm_48000"}
-"""What ``/stream-input`` gives."""
+"""What ``/multi-stream-input`` gives."""
 
 VOICE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """It becomes part of an address, so nothing else is let through."""
 
 # The longest that the service allows; its default of 20 s is shorter than some chat backends think.
 INACTIVITY_TIMEOUT_S: Final = 180
-
-END_OF_TEXT: Final = '{"text":""}'
-KEEP_ALIVE: Final = '{"text":" "}'
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +101,7 @@ def stream_body(voice: Voice, text: str, previous_text: str) -> dict[str, Any]:
 
 
 def socket_url(base_url: str, voice: Voice) -> str:
-    """Address the WebSocket that takes text as it is written.
+    """Address the WebSocket that takes text as it is written, for any number of replies with this voice.
 
     ``auto_mode`` speaks every message at once. The alternative, a chunk schedule, holds text back until at
     least 50 characters have come, which would keep a short first clause ("Sure!") waiting for the second.
@@ -117,38 +113,74 @@ def socket_url(base_url: str, voice: Voice) -> str:
         "sync_alignment": str(voice.alignment).lower(),
         "inactivity_timeout": INACTIVITY_TIMEOUT_S,
     }
-    return f"{derive_ws_url(base_url)}/v1/text-to-speech/{voice.voice_id}/stream-input?{urlencode(query)}"
+    path = f"/v1/text-to-speech/{voice.voice_id}/multi-stream-input"
+    return f"{derive_ws_url(base_url)}{path}?{urlencode(query)}"
 
 
-def opening_message(voice: Voice) -> str:
-    """Begin a socket's stream: the only message that may hold settings."""
-    return json.dumps({"text": " ", "voice_settings": voice.settings_json()})
+def text_message(context_id: str, piece: str, voice: Voice | None) -> str:
+    """Send a piece of text to a context; the service wants each to end with a space.
+
+    The first begins the context, and it alone may hold settings: those of ``voice``.
+    """
+    settings = {} if voice is None else {"voice_settings": voice.settings_json()}
+    return json.dumps({"text": f"{piece} ", "context_id": context_id, **settings})
 
 
-def text_message(piece: str) -> str:
-    """Send a piece of text; the service wants each to end with a space."""
-    return json.dumps({"text": f"{piece} "})
+def keep_alive_message(context_id: str) -> str:
+    """Say that more text will come."""
+    return json.dumps({"text": "", "context_id": context_id})
+
+
+def flush_message(context_id: str) -> str:
+    """Ask for the speech of all text so far."""
+    return json.dumps({"context_id": context_id, "flush": True})
+
+
+def closing_message(context_id: str) -> str:
+    """End a context: what was asked for of it still comes, then its final frame."""
+    return json.dumps({"context_id": context_id, "close_context": True})
 
 
 # --- being answered ---------------------------------------------------------------------------------------
 
 
-def read_socket_frame(message: str | bytes) -> Frame:
-    """Read a frame of the socket; its alignment counts from the start of this frame's audio.
+@attrs.frozen
+class SocketMessage:
+    """A message of the socket; whatever its spelling, which is not settled."""
+
+    _fields: Mapping[str, Any]
+
+    @property
+    def context_id(self) -> str | None:
+        """Whose it is."""
+        found = self._fields.get("contextId") or self._fields.get("context_id")
+        return found if isinstance(found, str) else None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more comes of its context."""
+        return bool(self._fields.get("isFinal") or self._fields.get("is_final"))
+
+    def frame(self) -> Frame:
+        """Give what it says; its alignment counts from the start of this message's audio.
+
+        Raises:
+            ProviderError: BAD_RESPONSE: it is not understood.
+        """
+        fields = self._fields
+        return Frame(_audio(fields.get("audio")), _socket_alignment(fields), self.is_final)
+
+
+def read_socket_message(message: str | bytes) -> SocketMessage:
+    """Read a message of the socket.
 
     Raises:
-        ProviderError: the frame is an error, or BAD_RESPONSE: it is not understood.
+        ProviderError: it is an error, or BAD_RESPONSE: it is not understood.
     """
-    frame = _json_object(message)
-    if frame.get("error") or (frame.get("message") and not frame.get("audio")):
-        raise _error_of_frame(frame)
-    return Frame(
-        _audio(frame.get("audio")),
-        _first_alignment(
-            _socket_alignment, frame, ("alignment", "normalizedAlignment", "normalized_alignment")
-        ),
-        bool(frame.get("isFinal") or frame.get("is_final")),
-    )
+    fields = _json_object(message)
+    if fields.get("error") or (fields.get("message") and not fields.get("audio")):
+        raise _error_of_message(fields)
+    return SocketMessage(fields)
 
 
 def read_timestamps_line(line: bytes) -> Frame:
@@ -160,7 +192,7 @@ def read_timestamps_line(line: bytes) -> Frame:
     chunk = _json_object(line)
     return Frame(
         _audio(chunk.get("audio_base64")),
-        _first_alignment(_http_alignment, chunk, ("alignment", "normalized_alignment")),
+        _first_alignment(_times_in_s, chunk, ("alignment", "normalized_alignment")),
     )
 
 
@@ -202,14 +234,20 @@ def _first_alignment(
     return None
 
 
-def _socket_alignment(value: Mapping[str, Any]) -> Alignment | None:
+def _socket_alignment(fields: Mapping[str, Any]) -> Alignment | None:
+    return _first_alignment(
+        _times_in_ms, fields, ("alignment", "normalizedAlignment", "normalized_alignment")
+    )
+
+
+def _times_in_ms(value: Mapping[str, Any]) -> Alignment | None:
     starts_ms = _either(value, "charStartTimesMs", "char_start_times_ms")
     lengths_ms = _either(value, "charDurationsMs", "charsDurationsMs", "char_durations_ms")
     ends_ms = [start + length for start, length in zip(starts_ms, lengths_ms, strict=True)]
     return _alignment(value.get("chars"), starts_ms, ends_ms)
 
 
-def _http_alignment(value: Mapping[str, Any]) -> Alignment | None:
+def _times_in_s(value: Mapping[str, Any]) -> Alignment | None:
     starts_s = _either(value, "character_start_times_seconds")
     ends_s = _either(value, "character_end_times_seconds")
     return _alignment(
@@ -264,9 +302,6 @@ _WORD_FAULTS: Final = (
 )
 """For the sockets' errors whose codes are not documented, and for the reasons of a close, which have none."""
 
-# Codes that say no more than that the peer has gone: it may well answer when it is asked again.
-_PLAIN_CLOSE_CODES: Final = frozenset({None, 1000, 1001, 1005, 1006})
-
 
 def error_of_refusal(refusal: RefusedError) -> ProviderError:
     """Look closer at a refusal over HTTP: the same status stands for a bad key and for a used-up quota."""
@@ -282,19 +317,14 @@ def error_of_refusal(refusal: RefusedError) -> ProviderError:
     )
 
 
-def error_of_close(closed: ConnectionClosed) -> ProviderError:
-    """Say what it means that the socket was closed, cleanly or not, before the final frame."""
-    reason = closed.reason
-    if reason is None or reason.code in _PLAIN_CLOSE_CODES:
-        return provider_error(Upstream.TTS, ProviderFault.TRUNCATED)
-    fault = _fault_of_words(reason.reason or "")
-    if fault is not None:
-        return provider_error(Upstream.TTS, fault, status=reason.code)
-    return closed_error(Upstream.TTS, closed)
+def error_of_close(code: int | None, reason: str) -> ProviderError | None:
+    """Say what it means that the socket was closed with these words, if they mean anything."""
+    fault = _fault_of_words(reason)
+    return None if fault is None else provider_error(Upstream.TTS, fault, status=code)
 
 
-def _error_of_frame(frame: Mapping[str, Any]) -> ProviderError:
-    code, message, status = frame.get("error"), frame.get("message"), frame.get("code")
+def _error_of_message(fields: Mapping[str, Any]) -> ProviderError:
+    code, message, status = fields.get("error"), fields.get("message"), fields.get("code")
     known = _CODE_FAULTS.get(code) if isinstance(code, str) else None
     error = provider_error(
         Upstream.TTS,

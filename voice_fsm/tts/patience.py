@@ -25,7 +25,7 @@ class Patience:
         self._left_s = deadlines.total_s
         self._begun = False
         self._owed = False
-        self.is_for_the_end = False
+        self._is_for_the_end = False
         """Whether all text was sent, so that nothing but the final frame settles what is owed."""
         self._waiting = trio.CancelScope()
         self._since_s = 0.0
@@ -38,14 +38,14 @@ class Patience:
 
     def expect_audio_to_the_end(self) -> None:
         """The end of the text is about to be sent."""
-        self.is_for_the_end = True
+        self._is_for_the_end = True
         self.expect_audio()
 
     def audio_came(self) -> None:
         """Some audio is here."""
         self._begun = True
         self._step_s = self._stall_s
-        self._owed = self.is_for_the_end
+        self._owed = self._is_for_the_end
 
     async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
         """Wait for the service to say something.

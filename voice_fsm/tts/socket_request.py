@@ -50,7 +50,10 @@ class Dialogue(Protocol):
         """Say what a close by the service means, where it means more than its code does."""
 
     def farewell(self) -> str | None:
-        """What to send when it is left midway, after which the socket can serve again; ``None``: nothing."""
+        """What to send when it is left midway, after which the socket can serve again; it may be empty.
+
+        ``None``: it cannot.
+        """
 
 
 StartDialogue = Callable[[SpeechSocket[K], list[str]], Dialogue]
@@ -64,14 +67,14 @@ class SocketRequest(Generic[K]):
         self,
         script: Script,
         pool: SocketPool[K],
-        claim: Callable[[], SpeechSocket[K]],
+        key: K,
         start: StartDialogue[K],
         deadlines: Deadlines,
     ) -> None:
         self.untold: list[str] = []
         self._script = script
         self._pool = pool
-        self._claim = claim
+        self._key = key
         self._start = start
         self._deadlines = deadlines
         self._socket: SpeechSocket[K] | None = None
@@ -79,7 +82,7 @@ class SocketRequest(Generic[K]):
 
     async def has_text(self) -> bool:
         """Wait for text, meanwhile opening a socket; there may be none."""
-        self._socket = self._claim()
+        self._socket = self._pool.claim(self._key)
         self._first = self._script.taken
         return await self._script.piece(self._first) is not None
 
@@ -92,7 +95,7 @@ class SocketRequest(Generic[K]):
         """
         if self._socket is None or self._socket.was_lost:
             await self.aclose()
-            self._socket = self._claim()
+            self._socket = self._pool.claim(self._key)
         self.untold.clear()
         self._script.taken = self._first
         dialogue = self._start(self._socket, self.untold)
@@ -129,8 +132,8 @@ class SocketRequest(Generic[K]):
 
     async def _say_farewell(self, dialogue: Dialogue) -> bool:
         farewell = dialogue.farewell()
-        if farewell is None or self._socket is None:
-            return False
+        if not farewell or self._socket is None:
+            return farewell is not None
         with trio.move_on_after(_FAREWELL_S, shield=True), suppress(ConnectionClosed, ProviderError):
             connection = await self._socket.connection()
             await connection.send_message(farewell)

@@ -1,23 +1,24 @@
 """Sockets that are open before the reply that they serve, and after it wait for another.
 
 Each lives in a task of the provider's nursery. It is claimed by at most one reply at a time, and either given
-back after it, to serve another, or closed. Where the service ends the stream of a socket with the reply, all
-are closed; they were still opened ahead of it.
+back after it, to serve another, or closed.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import structlog
 import trio
 from trio_websocket import ConnectionClosed
 
-from voice_fsm.errors import ProviderFault, Upstream
+from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.connection import UpstreamSocket
-from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.faults import RefusedError, provider_error
+from voice_fsm.upstream.websocket import open_websocket
 
 log = structlog.get_logger()
 
@@ -30,16 +31,45 @@ _GONE_S: Final = 0.5
 """How long a reply waits for its socket to be closed; the close itself takes 0.1 s at most."""
 
 
+@asynccontextmanager
+async def open_speech_socket(
+    url: str,
+    headers: Mapping[str, str],
+    connect_s: float,
+    explain: Callable[[RefusedError], ProviderError],
+) -> AsyncIterator[UpstreamSocket]:
+    """Open a socket within ``connect_s``.
+
+    Raises:
+        ProviderError: on entering; of a refusal, what ``explain`` makes of it.
+    """
+    connecting = trio.CancelScope(deadline=trio.current_time() + connect_s)
+    with connecting:
+        try:
+            async with open_websocket(
+                url, upstream=Upstream.TTS, headers=list(headers.items())
+            ) as connection:
+                connecting.deadline = math.inf
+                yield connection
+        except RefusedError as refusal:
+            raise explain(refusal) from None
+    if connecting.cancelled_caught:
+        raise provider_error(Upstream.TTS, ProviderFault.TIMEOUT)
+
+
 class SpeechSocket(Generic[K]):
     """One socket: being opened, idle, claimed, in use, gone."""
 
-    def __init__(self, key: K, idle_s: float) -> None:
+    def __init__(self, key: K, idle_s: float, overhear: "Overhear[K]") -> None:
         self.key = key
         """What all replies over it have in common."""
         self.born_s = trio.current_time()
         self.sent: deque[tuple[float, int]] = deque()
         """When text was sent over it, and how many characters."""
+        self.unfinished: set[str] = set()
+        """What was begun over it and has not ended, by its id."""
         self._idle_s = idle_s
+        self._overhear = overhear
         self._connection: UpstreamSocket | None = None
         self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
         self._claimed = False
@@ -120,15 +150,23 @@ class SpeechSocket(Generic[K]):
     async def _ends_idle(self, connection: UpstreamSocket) -> bool:
         """Wait to be used; true if it is too old by then, or no longer answers.
 
-        What comes meanwhile belongs to a reply that is over; left unread, it would keep a close from being
+        What comes meanwhile belongs to replies that are over; left unread, it would keep a close from being
         seen.
         """
         idle_until_s = math.inf if self._claimed else trio.current_time() + self._idle_s
         with trio.CancelScope(deadline=idle_until_s) as self._idle:
             with suppress(ConnectionClosed, trio.TooSlowError):
-                await connection.watch(_PROBE_EVERY_S, _PONG_S, keep=False)
+                await connection.watch(_PROBE_EVERY_S, _PONG_S, partial(self._overhear, self))
             return True
         return trio.current_time() >= self._idle.deadline
+
+
+Overhear = Callable[[SpeechSocket[K], str | bytes], None]
+"""Told what comes over a socket that no reply reads; if it raises, the socket is closed."""
+
+
+def _ignore(_socket: SpeechSocket[K], _message: str | bytes) -> None:
+    pass
 
 
 class SocketPool(Generic[K]):
@@ -142,6 +180,7 @@ class SocketPool(Generic[K]):
         max_idle: int,
         idle_s: float,
         suits: Callable[[SpeechSocket[K]], bool] = lambda _: True,
+        overhear: Overhear[K] = _ignore,
     ) -> None:
         """``suits`` says whether a socket may serve another reply."""
         self._nursery = nursery
@@ -149,6 +188,7 @@ class SocketPool(Generic[K]):
         self._max_idle = max_idle
         self._idle_s = idle_s
         self._suits = suits
+        self._overhear = overhear
         self._idle: list[SpeechSocket[K]] = []
 
     @property
@@ -156,9 +196,9 @@ class SocketPool(Generic[K]):
         """How many wait to be claimed, those still being opened included."""
         return len(self._idle)
 
-    def prewarm(self, key: K, *, another: bool = False) -> None:
-        """Open one in the background, unless one is ready or about to be; with ``another`` even then."""
-        if len(self._idle) < self._max_idle and (another or not self.has(key)):
+    def prewarm(self, key: K) -> None:
+        """Open one in the background, unless one is ready or about to be."""
+        if len(self._idle) < self._max_idle and not self.has(key):
             self._idle.append(self._start(key))
 
     def has(self, key: K) -> bool:
@@ -193,7 +233,7 @@ class SocketPool(Generic[K]):
         return None
 
     def _start(self, key: K) -> SpeechSocket[K]:
-        socket = SpeechSocket(key, self._idle_s)
+        socket = SpeechSocket(key, self._idle_s, self._overhear)
         self._nursery.start_soon(self._run, socket)
         return socket
 

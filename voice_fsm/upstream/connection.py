@@ -9,7 +9,7 @@ What trio-websocket raises and says, `ConnectionClosed` and its `CloseReason`, i
 """
 
 import secrets
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -36,7 +36,6 @@ from voice_fsm.wire.frames import (
 
 READ_BYTES: Final = 64 * 1024
 _MASK_BYTES: Final = 4
-_MAX_AHEAD: Final = 8
 
 
 class UpstreamSocket:
@@ -54,8 +53,6 @@ class UpstreamSocket:
         """The end of a frame that the socket did not take at once."""
         self._frames = FrameReader(max_message_bytes, of_client=False)
         self._frames.feed(early)
-        self._ahead: deque[str | bytes] = deque()
-        """Messages that came while nobody asked for one."""
         self._sending = trio.Lock()
         self._reading = trio.Lock()
         self._heard = False
@@ -126,10 +123,10 @@ class UpstreamSocket:
         finally:
             self._reading.release()
 
-    async def watch(self, every_s: float, patience_s: float, *, keep: bool = True) -> None:
+    async def watch(self, every_s: float, patience_s: float, overhear: Callable[[str | bytes], None]) -> None:
         """Look after a connection that nobody uses: ping the peer now and then, and answer its pings.
 
-        Messages that come meanwhile are discarded, unless we ``keep`` them: then a few are for `get_message`.
+        Messages that come meanwhile are for ``overhear``; what that raises is raised here.
 
         Raises:
             ConnectionClosed: it was closed.
@@ -137,11 +134,11 @@ class UpstreamSocket:
         """
         while True:
             with trio.move_on_after(every_s):
-                await self._read_ahead(keep=keep)
+                await self._overhear(overhear)
             self._heard = False
             await self._transmit(encode_frame(PING, b"", secrets.token_bytes(_MASK_BYTES)))
             with trio.move_on_after(patience_s):
-                await self._read_ahead(keep=keep, until_heard=True)
+                await self._overhear(overhear, until_heard=True)
             if not self._heard:
                 raise trio.TooSlowError
 
@@ -156,27 +153,22 @@ class UpstreamSocket:
     # --- reading ------------------------------------------------------------------------------------
 
     async def _next_message(self) -> str | bytes:
-        if self._ahead:
-            await trio.lowlevel.checkpoint()
-            return self._ahead.popleft()
         while True:
             received = await self._next_frame()
             if received.opcode == TEXT or received.opcode == BINARY:  # noqa: PLR1714  # a set would be hashed
                 return await self._decoded(received)
             await self._answer(received)
 
-    async def _read_ahead(self, *, keep: bool, until_heard: bool = False) -> None:
+    async def _overhear(self, overhear: Callable[[str | bytes], None], *, until_heard: bool = False) -> None:
         """Read what comes, for ever or ``until_heard``: until anything has."""
         await _acquire(self._reading)
         try:
             while not (self._heard and until_heard):
-                if len(self._ahead) >= _MAX_AHEAD:
-                    await trio.sleep_forever()
                 received = await self._next_frame()
-                if received.opcode not in {TEXT, BINARY}:
+                if received.opcode in {TEXT, BINARY}:
+                    overhear(await self._decoded(received))
+                else:
                     await self._answer(received)
-                elif keep:
-                    self._ahead.append(await self._decoded(received))
         finally:
             self._reading.release()
 

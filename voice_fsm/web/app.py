@@ -40,6 +40,7 @@ from voice_fsm.web.realtime.endpoint import RealtimeEndpoint
 from voice_fsm.web.realtime.secrets import secret_routes
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
+from voice_fsm.web.speech.multi_stream_input import MultiStreamInputEndpoint
 from voice_fsm.web.speech.routes import speech_routes
 from voice_fsm.web.speech.scribe import ScribeEndpoint
 from voice_fsm.web.speech.socket import SpeechSocketConfig, SpeechSocketEndpoint
@@ -106,6 +107,7 @@ def create_app(settings: Settings, draining: trio.Event) -> Starlette:
             app.state.speech_api = api
             sockets = (api, seats, make_socket_policy(settings), draining)
             app.state.scribe, app.state.stream_input = ScribeEndpoint(*sockets), StreamInputEndpoint(*sockets)
+            app.state.multi_stream_input = MultiStreamInputEndpoint(*sockets)
             app.state.conversation_tokens = _conversation_tokens(settings, client, gate)
             yield
 

@@ -1,6 +1,7 @@
 """The messages of ``/v1/text-to-speech/{voice_id}/stream-input``, as ElevenLabs' clients send and read them.
 
-Source: the official client ``elevenlabs`` 2.78.0, ElevenLabs' AsyncAPI document of 2025-08.
+Those of ``multi-stream-input`` name a context besides. Source: the official client ``elevenlabs`` 2.78.0,
+ElevenLabs' AsyncAPI document of 2025-08.
 """
 
 import json
@@ -71,6 +72,40 @@ def decode(text: str) -> TextMessage:
 
 
 @attrs.frozen(kw_only=True)
+class ContextMessage:
+    """A message of ``multi-stream-input``: to one context, which it begins if there is none of this name."""
+
+    context_id: str = ""
+    text: str | None = None
+    flush: bool = False
+    close_context: bool = False
+    """The text of the context is over."""
+    close_socket: bool = False
+    """That of all contexts is."""
+    voice_settings: VoiceSettings | None = None
+    """With the first message of a context only."""
+    xi_api_key: str | None = attrs.field(default=None, repr=False)
+    """With the first message of the socket, for who can send no header."""
+
+    @property
+    def is_for_the_socket(self) -> bool:
+        """Whether it keeps the socket alive, and no more."""
+        return not (self.context_id or self.text or self.flush or self.close_context)
+
+
+def decode_of_context(text: str) -> ContextMessage:
+    """Read one frame of ``multi-stream-input``.
+
+    Raises:
+        ClientError: it is no such message.
+    """
+    document = codec.read_object(text)
+    key = document.get("xi_api_key") or document.get("xi-api-key")
+    context_id = document.get("context_id") or document.get("contextId") or ""
+    return codec.structure({**document, "xi_api_key": key, "context_id": context_id}, ContextMessage)
+
+
+@attrs.frozen(kw_only=True)
 class CharTimes:
     """When each character sounds, in milliseconds from the start of its message's audio."""
 
@@ -79,7 +114,7 @@ class CharTimes:
     durations_ms: tuple[float, ...]
 
 
-def audio_frame(audio: bytes, times: CharTimes | None) -> str:
+def audio_frame(audio: bytes, times: CharTimes | None, context_id: str | None = None) -> str:
     """Write audio, with the times of what it says where they are known."""
     alignment = times and {
         "chars": times.chars,
@@ -91,12 +126,13 @@ def audio_frame(audio: bytes, times: CharTimes | None) -> str:
         isFinal=None,
         alignment=alignment,
         normalizedAlignment=alignment,
+        **_of_context(context_id),
     )
 
 
-def final_frame() -> str:
+def final_frame(context_id: str | None = None) -> str:
     """Write that all audio has been sent."""
-    return _frame(audio=None, isFinal=True)
+    return _frame(audio=None, isFinal=True, **_of_context(context_id))
 
 
 def error_frame(error: str, message: str) -> str:
@@ -107,6 +143,10 @@ def error_frame(error: str, message: str) -> str:
 def close_reason(message: str) -> str:
     """A message as far as a close frame holds it."""
     return message.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+def _of_context(context_id: str | None) -> dict[str, str]:
+    return {} if context_id is None else {"contextId": context_id}
 
 
 def _frame(**fields: object) -> str:

@@ -26,6 +26,7 @@ from voice_fsm.web.seats import Seats
 from voice_fsm.web.serve import serve
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
+from voice_fsm.web.speech.multi_stream_input import MultiStreamInputEndpoint
 from voice_fsm.web.speech.routes import speech_routes
 from voice_fsm.web.speech.scribe import ScribeEndpoint
 from voice_fsm.web.speech.stream_input import StreamInputEndpoint
@@ -147,6 +148,7 @@ async def speech_server(
         app.state.speech_api = api
         app.state.scribe = ScribeEndpoint(api, places, SocketPolicy(), draining)
         app.state.stream_input = StreamInputEndpoint(api, places, SocketPolicy(), draining)
+        app.state.multi_stream_input = MultiStreamInputEndpoint(api, places, SocketPolicy(), draining)
         serving = partial(
             serve, app, ServeConfig(port=0, drain_s=2), shutdown_trigger=stop.wait, draining=draining
         )

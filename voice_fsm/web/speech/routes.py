@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 from voice_fsm.web.speech import (
     elevenlabs_stt,
     elevenlabs_tts,
+    multi_stream_input,
     openai_stt,
     openai_tts,
     scribe,
@@ -35,6 +36,7 @@ def speech_routes() -> list[BaseRoute]:
         _post("/v1/speech-to-text", elevenlabs_stt.transcribe, elevenlabs_stt.USE),
         WebSocketRoute("/v1/speech-to-text/realtime", _scribe),
         WebSocketRoute(f"{_TTS}/stream-input", _stream_input),
+        WebSocketRoute(f"{_TTS}/multi-stream-input", _multi_stream_input),
         Route("/v1/audio/speech", _openai(openai_tts.speech, openai_tts.USE), methods=["POST"]),
         Route("/v1/audio/transcriptions", _openai(openai_stt.transcribe, openai_stt.USE), methods=["POST"]),
     ]
@@ -59,4 +61,9 @@ async def _scribe(websocket: WebSocket) -> None:
 
 async def _stream_input(websocket: WebSocket) -> None:
     endpoint: stream_input.StreamInputEndpoint = websocket.app.state.stream_input
+    await endpoint(websocket)
+
+
+async def _multi_stream_input(websocket: WebSocket) -> None:
+    endpoint: multi_stream_input.MultiStreamInputEndpoint = websocket.app.state.multi_stream_input
     await endpoint(websocket)

@@ -4,8 +4,9 @@ Text is cut into sentences as replies are; ``flush`` speaks what there is. So ``
 ``try_trigger_generation``, which tell when a text is long enough to be spoken, have no effect.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
@@ -16,11 +17,13 @@ from voice_fsm.fsm.options import TtsOptions
 from voice_fsm.fsm.sentences import SentenceSplitter
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.speech.timing import TimedSpeech, with_timing
+from voice_fsm.web.auth import Gate
 from voice_fsm.web.seats import Seats
 from voice_fsm.web.speech.api import SocketPolicy, SpeechApi
 from voice_fsm.web.speech.elevenlabs_tts import read_format, voice_settings
 from voice_fsm.web.speech.refusals import elevenlabs_status
 from voice_fsm.wire import stream_input as wire
+from voice_fsm.wire.elevenlabs_speech import VoiceSettings
 
 log = structlog.get_logger()
 
@@ -63,98 +66,101 @@ class StreamInputEndpoint:
 
     async def _serve(self, websocket: WebSocket) -> None:
         query = wire.read_query(websocket.query_params)
-        first = await self._first_message(websocket, query)
+        first = await first_message(websocket, query, wire.decode, self._api.gate)
         if first is None:
             return
-        options = TtsOptions(
-            output_format=read_format(query.output_format),
-            voice_id=websocket.path_params["voice_id"],
-            model_id=query.model_id if self._api.tts.name == "elevenlabs" else None,
-            voice_settings=voice_settings(first.voice_settings),
-        )
-        self._api.tts.check(options)
-        texts, pieces = trio.open_memory_channel[str](_PIECES_AHEAD)
+        stream = SpokenStream(self._api, websocket, query, first.voice_settings)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_at, self._draining, nursery.cancel_scope)
-            nursery.start_soon(self._speak, websocket, pieces, options, nursery.cancel_scope)
-            await _Reader(websocket, query, texts, self._api.speech.max_chars).run(first)
+            nursery.start_soon(stop_at, self._draining, nursery.cancel_scope)
+            nursery.start_soon(self._speak, stream, nursery.cancel_scope)
+            await self._read(websocket, query, stream, first)
             nursery.cancel_scope.cancel(reason="the client has left")
 
-    async def _first_message(self, websocket: WebSocket, query: wire.StreamQuery) -> wire.TextMessage | None:
-        """The first message, which may bring the key; ``None``: the client has left."""
-        denied: AccessDenied | None = None
-        try:
-            self._api.gate.check(websocket, USE)
-        except AccessDenied as error:
-            denied = error
-        message = await _next_message(websocket, query)
-        if denied and message and not (message.xi_api_key and self._api.gate.holds(message.xi_api_key)):
-            raise denied
-        return message
-
-    async def _speak(
-        self,
-        websocket: WebSocket,
-        pieces: trio.MemoryReceiveChannel[str],
-        options: TtsOptions,
-        everything: trio.CancelScope,
-    ) -> None:
-        async with (
-            pieces,
-            self._api.tts.speak(pieces, options) as speech,
-            with_timing(speech, options.output_format, estimate=False) as timed,
-        ):
-            async for item in timed:
-                await websocket.send_text(wire.audio_frame(item.audio, _times(item)))
-        await websocket.send_text(wire.final_frame())
+    async def _speak(self, stream: "SpokenStream", everything: trio.CancelScope) -> None:
+        await stream.speak()
         everything.cancel(reason="all has been spoken")
 
+    async def _read(
+        self, websocket: WebSocket, query: wire.StreamQuery, stream: "SpokenStream", first: wire.TextMessage
+    ) -> None:
+        """Read to the end of the text, then until the client has left."""
+        message: wire.TextMessage | None = first
+        while message is not None and message.text:
+            await stream.take(message.text, flush=message.flush)
+            message = await next_message(websocket, query.inactivity_timeout, wire.decode)
+        if message is None:
+            return
+        await stream.end()
+        await client_left(websocket)
 
-class _Reader:
-    """The client's messages, to pieces worth speaking."""
+
+class SpokenStream:
+    """Text that comes bit by bit, and its speech.
+
+    Raises:
+        ClientError: its voice or format cannot be had.
+    """
 
     def __init__(
         self,
+        api: SpeechApi,
         websocket: WebSocket,
         query: wire.StreamQuery,
-        pieces: trio.MemorySendChannel[str],
-        max_chars: int,
+        settings: VoiceSettings | None,
+        context_id: str | None = None,
     ) -> None:
+        self._api = api
         self._websocket = websocket
-        self._query = query
-        self._pieces = pieces
-        self._max_chars = max_chars
+        self._auto_mode = query.auto_mode
+        self._context_id = context_id
+        self._options = TtsOptions(
+            output_format=read_format(query.output_format),
+            voice_id=websocket.path_params["voice_id"],
+            model_id=query.model_id if api.tts.name == "elevenlabs" else None,
+            voice_settings=voice_settings(settings),
+        )
+        api.tts.check(self._options)
         self._splitter = SentenceSplitter()
+        self._texts, self._pieces = trio.open_memory_channel[str](_PIECES_AHEAD)
 
-    async def run(self, first: wire.TextMessage) -> None:
-        """Read to the end of the text, then until the client has left."""
-        message: wire.TextMessage | None = first
-        async with self._pieces:
-            while message is not None and message.text:
-                if len(message.text) > self._max_chars:
-                    raise InputError(
-                        "max_character_limit_exceeded",
-                        f"A message holds more than {self._max_chars} characters.",
-                    )
-                await self._take(message)
-                message = await _next_message(self._websocket, self._query)
-            await self._send(self._splitter.finish())
-        if message is None:
-            return
-        while (await self._websocket.receive())["type"] != "websocket.disconnect":
-            pass  # nothing is expected after the end
+    async def take(self, text: str, *, flush: bool) -> None:
+        """Take more text; with ``flush`` speak what there is, though no sentence ends there.
 
-    async def _take(self, message: wire.TextMessage) -> None:
-        await self._send(self._splitter.feed(message.text))
-        if message.flush or (self._query.auto_mode and message.text.strip()):
+        Raises:
+            InputError: it is too long.
+        """
+        if len(text) > self._api.speech.max_chars:
+            raise InputError(
+                "max_character_limit_exceeded",
+                f"A message holds more than {self._api.speech.max_chars} characters.",
+            )
+        await self._send(self._splitter.feed(text))
+        if flush or (self._auto_mode and text.strip()):
             await self._send(self._splitter.finish())
             self._splitter = SentenceSplitter()
+
+    async def end(self) -> None:
+        """Take the text for whole."""
+        async with self._texts:
+            await self._send(self._splitter.finish())
+
+    async def speak(self) -> None:
+        """Send the speech, to the final frame."""
+        options, whose = self._options, self._context_id
+        async with (
+            self._pieces,
+            self._api.tts.speak(self._pieces, options) as speech,
+            with_timing(speech, options.output_format, estimate=False) as timed,
+        ):
+            async for item in timed:
+                await self._websocket.send_text(wire.audio_frame(item.audio, _times(item), whose))
+        await self._websocket.send_text(wire.final_frame(whose))
 
     async def _send(self, pieces: list[str]) -> None:
         # Nobody receives any more when the speaking has failed, which then tells the reason.
         with suppress(trio.BrokenResourceError):
             for piece in pieces:
-                await self._pieces.send(piece)
+                await self._texts.send(piece)
 
 
 class InputError(VoiceError):
@@ -164,9 +170,44 @@ class InputError(VoiceError):
         super().__init__(name, message)
 
 
-async def _next_message(websocket: WebSocket, query: wire.StreamQuery) -> wire.TextMessage | None:
-    """The next message; ``None``: the client has left."""
-    patience_s = query.inactivity_timeout
+class FirstMessage(Protocol):
+    """A message that may bring the key."""
+
+    @property
+    def xi_api_key(self) -> str | None:
+        """A key of ours, it is said."""
+
+
+M = TypeVar("M")
+F = TypeVar("F", bound=FirstMessage)
+
+
+async def first_message(
+    websocket: WebSocket, query: wire.StreamQuery, decode: Callable[[str], F], gate: Gate
+) -> F | None:
+    """The first message; ``None``: the client has left.
+
+    Raises:
+        AccessDenied: neither the handshake nor the message shows a key.
+        InputError: see `next_message`.
+    """
+    denied: AccessDenied | None = None
+    try:
+        gate.check(websocket, USE)
+    except AccessDenied as error:
+        denied = error
+    message = await next_message(websocket, query.inactivity_timeout, decode)
+    if denied and message and not (message.xi_api_key and gate.holds(message.xi_api_key)):
+        raise denied
+    return message
+
+
+async def next_message(websocket: WebSocket, patience_s: float, decode: Callable[[str], M]) -> M | None:
+    """The next message; ``None``: the client has left.
+
+    Raises:
+        InputError: it cannot be read, or does not come in time.
+    """
     with trio.move_on_after(patience_s) as patience:
         frame = await websocket.receive()
     if patience.cancelled_caught:
@@ -179,7 +220,7 @@ async def _next_message(websocket: WebSocket, query: wire.StreamQuery) -> wire.T
     if frame["type"] == "websocket.disconnect":
         return None
     try:
-        return wire.decode(frame.get("text") or "")
+        return decode(frame.get("text") or "")
     except ClientError as error:
         raise InputError(
             "invalid_input_message",
@@ -188,7 +229,14 @@ async def _next_message(websocket: WebSocket, query: wire.StreamQuery) -> wire.T
         ) from None
 
 
-async def _stop_at(draining: trio.Event, everything: trio.CancelScope) -> None:
+async def client_left(websocket: WebSocket) -> None:
+    """Wait until the client has left; nothing else is expected of it."""
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def stop_at(draining: trio.Event, everything: trio.CancelScope) -> None:
+    """End everything when the server stops."""
     await draining.wait()
     everything.cancel(reason="the server stops")
 
