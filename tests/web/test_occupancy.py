@@ -32,7 +32,7 @@ def test_a_load_beyond_the_limit_makes_the_core_full_until_a_tenth_is_free_again
     full: list[bool] = []
     with structlog.testing.capture_logs() as logs:
         for share in (0.7, 0.8, 0.7, 0.6):
-            let_pass(occupancy, 20, share, 200)
+            let_pass(occupancy, 60, share, 200)
             full.append(occupancy.is_full)
     assert full == [False, True, True, False]
     assert [(line["event"], line["log_level"]) for line in logs] == [
@@ -62,7 +62,7 @@ def test_a_rush_that_needs_little_is_let_in_once_that_is_seen() -> None:
     occupancy = Occupancy(LIMIT)
     let_pass(occupancy, 20, 0.1, 100)
     admitted = rush(occupancy)
-    let_pass(occupancy, 20, 0.2, 100 + admitted)
+    let_pass(occupancy, 30, 0.2, 100 + admitted)
     assert not occupancy.is_full
     assert occupancy.expected == pytest.approx(0.2, abs=0.01)
 
@@ -77,6 +77,27 @@ def test_one_session_on_a_busy_core_is_not_taken_for_the_measure_of_all() -> Non
     occupancy = Occupancy(LIMIT)
     let_pass(occupancy, 20, 0.3, 1)
     assert 5 < rush(occupancy) < 20
+
+
+def test_nobody_is_let_in_between_two_waves() -> None:
+    """For whom the next would have no room; turns of many sessions may come together."""
+    occupancy = Occupancy(LIMIT)
+    full: list[bool] = []
+    for _ in range(10):
+        let_pass(occupancy, 4, 0.9, 200)
+        let_pass(occupancy, 4, 0.5, 200)
+        full.append(occupancy.is_full)
+    assert all(full)
+
+
+def test_newcomers_who_have_gone_need_no_room() -> None:
+    """Clients that come and go at once do not keep others out."""
+    occupancy = Occupancy(LIMIT)
+    for _ in range(20):
+        for _ in range(10):
+            occupancy.admit()
+        let_pass(occupancy, EVERY_S, 0.1, 1)
+    assert not occupancy.is_full
 
 
 def test_without_a_limit_no_core_is_full() -> None:
@@ -104,5 +125,5 @@ def test_whatever_is_measured_stays_in_bounds(
         else:
             occupancy.note(*measured)
         assert 0 <= occupancy.share <= 1
-        assert occupancy.share <= occupancy.expected
+        assert occupancy.share <= occupancy.crest <= occupancy.expected
         assert occupancy.is_full or occupancy.expected <= limit

@@ -2,7 +2,8 @@
 
 A session that was just let in has not shown its load yet: it connects and configures before it speaks. So one
 that comes has to find room beside what is measured and beside what those who came shortly before will add,
-each as much as a session has taken so far.
+each as much as a session has taken so far. And load comes in waves, a turn in some seconds: whoever came in
+between two of them would be too much at the next, so what is measured counts for long.
 """
 
 import math
@@ -15,6 +16,8 @@ log = structlog.get_logger()
 
 MEMORY_S: Final = 2.0
 """Time constant of the moving averages: what was so long ago counts for a third."""
+WAVE_S: Final = 8.0
+"""Time constant with which a wave of load is forgotten."""
 NEW_S: Final = 4.0
 """Time constant with which a newcomer comes to show its load: after so long two thirds of it."""
 CALM_PART: Final = 0.9
@@ -33,6 +36,8 @@ class Occupancy:
     """Share beyond which nobody is let in; None: whatever it is."""
     share: float = 0.0
     """In use, on average over the last moments."""
+    crest: float = 0.0
+    """What the last wave had in use."""
     is_full: bool = False
     """Whether the limit was passed, and room is not back since."""
     _sessions: float = 0.0
@@ -47,8 +52,8 @@ class Occupancy:
 
     @property
     def expected(self) -> float:
-        """The share that will be in use once all who were let in show their load."""
-        return self.share + self._newcomers * self.cost
+        """The share that the next wave will use, with all who were let in."""
+        return self.crest + self._newcomers * self.cost
 
     def note(self, busy_s: float, took_s: float, sessions: int) -> None:
         """Take a measurement.
@@ -58,10 +63,11 @@ class Occupancy:
             took_s: Since the measurement before.
             sessions: How many there are.
         """
-        weight = 1 - math.exp(-took_s / MEMORY_S)
+        weight = _weight(took_s, MEMORY_S)
         self.share += weight * (min(busy_s / took_s, 1.0) - self.share)
         self._sessions += weight * (sessions - self._sessions)
-        self._newcomers *= math.exp(-took_s / NEW_S)
+        self.crest = max(self.share, self.crest + _weight(took_s, WAVE_S) * (self.share - self.crest))
+        self._newcomers = min(float(sessions), self._newcomers * (1 - _weight(took_s, NEW_S)))
         self._judge()
 
     def admit(self) -> None:
@@ -84,3 +90,8 @@ class Occupancy:
             "occupancy_percent": round(100 * self.share),
             "expected_percent": round(100 * self.expected),
         }
+
+
+def _weight(took_s: float, memory_s: float) -> float:
+    """Of a measurement in a moving average."""
+    return 1 - math.exp(-took_s / memory_s)
