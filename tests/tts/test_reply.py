@@ -45,10 +45,10 @@ def test_frames_without_alignment_among_aligned_ones_are_only_audio() -> None:
 def test_half_a_sample_does_not_reach_the_next_answer() -> None:
     """What is left of a cut sample at an answer's end is dropped, and the clock does not count it."""
     narrator = Narrator(PCM)
-    list(narrator.tell(Frame(SECOND + b"x"), []))
+    narrator.tell(Frame(SECOND + b"x"), [])
 
     narrator.begin_answer()
-    said = list(narrator.tell(Frame(b"ab", HI), []))
+    said = narrator.tell(Frame(b"ab", HI), [])
 
     assert said[1] == SpeechAudio(b"ab")
     assert isinstance(said[0], Alignment)

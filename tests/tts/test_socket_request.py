@@ -1,7 +1,7 @@
 """Whether a socket may serve again, by the moment at which its reply was left."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
@@ -46,6 +46,11 @@ class Connection:
             return await self._answers.receive()
         except trio.EndOfChannel:
             raise ConnectionClosed(None) from None
+
+    def get_now(self) -> str | None:
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            return self._answers.receive_nowait()
+        return None
 
     async def watch(self, every_s: float, patience_s: float, overhear: Callable[[str | bytes], None]) -> None:
         while not self.is_stalled:

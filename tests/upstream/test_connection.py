@@ -63,6 +63,59 @@ async def test_a_peer_that_does_not_answer_a_ping_is_noticed(autojump_clock: tri
     assert trio.current_time() == pytest.approx(13)
 
 
+async def test_messages_that_came_together_are_there_at_once() -> None:
+    """As far as nothing else has to be done first: a ping is answered by whoever waits for the next."""
+    connection, sent, to_read = pair()
+    assert connection.get_now() is None
+    await to_read.send_all(
+        encode_frame(TEXT, b"one")
+        + encode_frame(BINARY, b"two")
+        + encode_frame(PING, b"p")
+        + encode_frame(TEXT, b"three")
+        + encode_frame(TEXT, b"four")
+    )
+    assert await connection.get_message() == "one"
+    assert [connection.get_now() for _ in range(3)] == [b"two", None, None]
+    assert await connection.get_message() == "three"
+    assert [connection.get_now() for _ in range(2)] == ["four", None]
+    reader = FrameReader(LIMIT)
+    reader.feed(await sent.receive_some())
+    assert reader.next() == Received(PONG, b"p")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (encode_close(1001), 1001),
+        (encode_frame(TEXT, b"\xff"), 1007),
+        (b"\xf1\x00", 1002),
+    ],
+    ids=["close", "no text", "no frame"],
+)
+async def test_what_came_before_the_end_is_there_at_once_and_nothing_after(end: bytes, code: int) -> None:
+    """The end itself is told to whoever waits."""
+    connection, _, to_read = pair()
+    await to_read.send_all(b"".join(encode_frame(TEXT, text) for text in (b"one", b"two")) + end)
+    await to_read.send_all(encode_frame(TEXT, b"late"))
+    assert await connection.get_message() == "one"
+    assert [connection.get_now() for _ in range(2)] == ["two", None]
+    with pytest.raises(ConnectionClosed):
+        await connection.get_message()
+    assert connection.get_now() is None
+    assert connection.closed is not None
+    assert connection.closed.code == code
+
+
+async def test_who_waits_comes_first() -> None:
+    """A message is not taken away from a task that waits for it."""
+    connection, _, to_read = pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.get_message)
+        await trio.testing.wait_all_tasks_blocked()
+        await to_read.send_all(encode_frame(TEXT, b"one"))
+        assert connection.get_now() is None
+
+
 async def test_two_readers_take_turns() -> None:
     """Each message goes to one of them."""
     connection, _, to_read = pair()

@@ -72,20 +72,18 @@ class Transcoder:
     """One reply's audio on its way from a provider's format to the client's."""
 
     def __init__(self, source: AudioFormat, output: AudioFormat) -> None:
-        """Take audio in ``source``, which is PCM unless it is ``output`` itself."""
-        self._encoder = None if source == output else make_encoder(source.sample_rate_hz, output)
+        """Take PCM in ``source``."""
+        self._encoder = make_encoder(source.sample_rate_hz, output)
         self._begun = False
 
     def feed(self, audio: bytes) -> bytes:
         """Give as much as can be given of whole samples. May be empty."""
         self._begun = True
-        return audio if self._encoder is None else self._encoder.feed(audio)
+        return self._encoder.feed(audio)
 
     def end(self) -> bytes:
         """Give what was held back."""
-        if self._encoder is None or not self._begun:
-            return b""
-        return self._encoder.feed(b"", last=True)
+        return self._encoder.feed(b"", last=True) if self._begun else b""
 
 
 class _UlawEncoder:

@@ -27,6 +27,7 @@ class Patience:
         self._owed = False
         self._is_for_the_end = False
         """Whether all text was sent, so that nothing but the final frame settles what is owed."""
+        self._has_ended = False
         self._waiting = trio.CancelScope()
         self._since_s = 0.0
 
@@ -47,8 +48,13 @@ class Patience:
         self._step_s = self._stall_s
         self._owed = self._is_for_the_end
 
-    async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Wait for the service to say something.
+    def end(self) -> None:
+        """Nothing more is to come: whoever waits is let go."""
+        self._has_ended = True
+        self._waiting.cancel()
+
+    async def wait_for(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        """Wait for the service to say something; ``None``: nothing more is to come.
 
         Raises:
             ProviderError: TIMEOUT or STALLED.
@@ -58,6 +64,8 @@ class Patience:
             said = await step()
             self._spend()
             return said
+        if self._has_ended:
+            return None
         stalled = self._begun and self._step_s < self._left_s
         raise provider_error(Upstream.TTS, ProviderFault.STALLED if stalled else ProviderFault.TIMEOUT)
 

@@ -88,13 +88,20 @@ Plan = Callable[[Script], Awaitable[Iterator[Request]]]
 class Narrator:
     """Hands on what the answers to a reply's requests say, on one clock from the reply's first sample."""
 
-    def __init__(self, audio_format: AudioFormat, late_alignment_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        audio_format: AudioFormat,
+        late_alignment_ms: float = 0.0,
+        transcoder: Transcoder | None = None,
+    ) -> None:
         """Let an answer's first alignment come as much as ``late_alignment_ms`` of audio too late.
 
-        Only then does it count as an answer without any.
+        Only then does it count as an answer without any. The answers' audio is in ``audio_format``.
         """
         self._format = audio_format
+        self._bytes_per_sample = audio_format.bytes_per_sample
         self._late_alignment_ms = late_alignment_ms
+        self._transcoder = transcoder
         self._audio_bytes = 0
         self.begin_answer()
 
@@ -104,25 +111,34 @@ class Narrator:
         self._half_sample = b""
         self._aligned: bool | None = None
 
-    def tell(self, frame: Frame, untold: list[str]) -> Iterator[Speech]:
+    def tell(self, frame: Frame, untold: list[str]) -> list[Speech]:
         """Give a frame's speech; of its text, what ``untold`` holds, which is emptied, if nothing aligns it.
 
         The first frame that says anything decides which, unless alignments may be late: later ones without an
         alignment belong to the one before.
         """
+        said: list[Speech] = []
         if self._aligned is None:
             self._aligned = self._is_aligned(frame)
         if self._aligned:
             untold.clear()
             if frame.alignment is not None:
-                yield shifted(frame.alignment, self._origin_ms)
+                said.append(shifted(frame.alignment, self._origin_ms))
         elif self._aligned is False and untold and frame.audio:
-            yield SpokenText(" ".join(untold))
+            said.append(SpokenText(" ".join(untold)))
             untold.clear()
         audio = self._whole_samples(frame.audio)
+        self._audio_bytes += len(audio)
+        if audio and self._transcoder is not None:
+            audio = self._transcoder.feed(audio)
         if audio:
-            self._audio_bytes += len(audio)
-            yield SpeechAudio(audio)
+            said.append(SpeechAudio(audio))
+        return said
+
+    def end(self) -> list[Speech]:
+        """Give what was held back."""
+        audio = b"" if self._transcoder is None else self._transcoder.end()
+        return [SpeechAudio(audio)] if audio else []
 
     def _is_aligned(self, frame: Frame) -> bool | None:
         if frame.alignment is not None:
@@ -131,8 +147,9 @@ class Narrator:
         return False if frame.audio and said_ms >= self._late_alignment_ms else None
 
     def _whole_samples(self, audio: bytes) -> bytes:
-        audio = self._half_sample + audio
-        whole = len(audio) - len(audio) % self._format.bytes_per_sample
+        if self._half_sample:
+            audio = self._half_sample + audio
+        whole = len(audio) - len(audio) % self._bytes_per_sample
         self._half_sample = audio[whole:]
         return audio[:whole]
 
@@ -159,13 +176,9 @@ async def speak_script(
     """
     source_format = source_format or output_format
     script = Script(pieces, max_piece_chars=max_piece_chars)
-    speaker = _Speaker(
-        script,
-        plan,
-        retries,
-        Narrator(source_format, late_alignment_ms),
-        Transcoder(source_format, output_format),
-    )
+    transcoder = None if source_format == output_format else Transcoder(source_format, output_format)
+    narrator = Narrator(source_format, late_alignment_ms, transcoder)
+    speaker = _Speaker(script, plan, retries, narrator)
     with ungrouped():
         async with background_nursery() as nursery:
             nursery.start_soon(script.record)
@@ -179,14 +192,11 @@ class _Speaker:
     A burst of frames then takes a few turns of the scheduler, where handing each over takes four.
     """
 
-    def __init__(
-        self, script: Script, plan: Plan, retries: RetryPolicy, narrator: Narrator, transcoder: Transcoder
-    ) -> None:
+    def __init__(self, script: Script, plan: Plan, retries: RetryPolicy, narrator: Narrator) -> None:
         self._script = script
         self._plan = plan
         self._retries = retries
         self._narrator = narrator
-        self._transcoder = transcoder
         self._made, self._ready = trio.open_memory_channel[Speech](MAX_AHEAD)
         self._failure: ProviderError | None = None
 
@@ -219,19 +229,15 @@ class _Speaker:
                 async with _begun(request, self._retries) as frames:
                     self._narrator.begin_answer()
                     while (frame := await frames.next_frame()) is not None:
-                        for speech in self._narrator.tell(frame, request.untold):
-                            if not isinstance(speech, SpeechAudio):
-                                await self._hand_over(speech)
-                            elif audio := self._transcoder.feed(speech.data):
-                                await self._hand_over(SpeechAudio(audio))
-        if audio := self._transcoder.end():
-            await self._hand_over(SpeechAudio(audio))
+                        await self._hand_over(self._narrator.tell(frame, request.untold))
+        await self._hand_over(self._narrator.end())
 
-    async def _hand_over(self, speech: Speech) -> None:
-        try:
-            self._made.send_nowait(speech)
-        except trio.WouldBlock:
-            await self._made.send(speech)
+    async def _hand_over(self, said: list[Speech]) -> None:
+        for speech in said:
+            try:
+                self._made.send_nowait(speech)
+            except trio.WouldBlock:
+                await self._made.send(speech)
 
 
 @asynccontextmanager

@@ -153,16 +153,17 @@ class _SocketFrames:
         self.connection = connection
         self.dialogue = dialogue
         self.patience = patience
-        self._waiting = trio.CancelScope()
 
     def text_is_sent(self) -> None:
         """Wait no longer if all of its audio has come by now."""
         if self.dialogue.has_ended:
-            self._waiting.cancel()
+            self.patience.end()
 
     async def next_frame(self) -> Frame | None:
         while not self.dialogue.has_ended:
-            message = await self._next_message()
+            message = self.connection.get_now()
+            if message is None:
+                message = await self._next_message()
             frame = None if message is None else self.dialogue.read(message)
             if frame is not None:
                 if frame.audio:
@@ -171,13 +172,10 @@ class _SocketFrames:
         return None
 
     async def _next_message(self) -> str | bytes | None:
-        with trio.CancelScope() as self._waiting:
-            try:
-                message: str | bytes = await self.patience.wait_for(self.connection.get_message)
-            except ConnectionClosed as closed:
-                raise self._error_of(closed) from None
-            return message
-        return None
+        try:
+            return await self.patience.wait_for(self.connection.get_message)
+        except ConnectionClosed as closed:
+            raise self._error_of(closed) from None
 
     def _error_of(self, closed: ConnectionClosed) -> ProviderError:
         code = closed.reason.code if closed.reason is not None else None

@@ -55,6 +55,8 @@ class UpstreamSocket:
         self._frames.feed(early)
         self._sending = trio.Lock()
         self._reading = trio.Lock()
+        self._held: Received | None = None
+        """What was taken from ``_frames`` and has to be dealt with before anything else."""
         self._heard = False
         self._said_goodbye = False
         self._is_over = False
@@ -123,6 +125,20 @@ class UpstreamSocket:
         finally:
             self._reading.release()
 
+    def get_now(self) -> str | bytes | None:
+        """Give the next message if it has come already; ``None``: `get_message` has to be waited for."""
+        if self._is_over or self._held is not None or self._reading.locked():
+            return None
+        try:
+            self._held = self._frames.next()
+            if self._held is None or self._held.opcode not in {TEXT, BINARY}:
+                return None
+            message = _decode(self._held)
+        except FrameError:
+            return None  # whoever waits will be told
+        self._held = None
+        return message
+
     async def watch(self, every_s: float, patience_s: float, overhear: Callable[[str | bytes], None]) -> None:
         """Look after a connection that nobody uses: ping the peer now and then, and answer its pings.
 
@@ -175,11 +191,12 @@ class UpstreamSocket:
     async def _next_frame(self) -> Received:
         while not self._is_over:
             try:
-                received = self._frames.next()
+                received = self._held or self._frames.next()
             except FrameError as error:
                 await self._end_with(error.close_code, error.reason)
             else:
                 if received is not None:
+                    self._held = None
                     return received
                 await self._read()
         await trio.lowlevel.checkpoint()
@@ -197,10 +214,8 @@ class UpstreamSocket:
             await self._end_with(CONNECTION_LOST)
 
     async def _decoded(self, received: Received) -> str | bytes:
-        if received.opcode == BINARY:
-            return received.payload
         try:
-            return decode_text(received.payload)
+            return _decode(received)
         except FrameError as error:
             await self._end_with(error.close_code, error.reason)
         raise ConnectionClosed(self.closed)
@@ -262,6 +277,10 @@ class UpstreamSocket:
     def _note_end(self, code: int, reason: str = "") -> None:
         if self.closed is None:
             self.closed = CloseReason(code, reason)
+
+
+def _decode(received: Received) -> str | bytes:
+    return received.payload if received.opcode == BINARY else decode_text(received.payload)
 
 
 async def _acquire(lock: trio.Lock) -> None:
