@@ -26,10 +26,11 @@ from voice_fsm.fsm.effects import (
 )
 from voice_fsm.fsm.events import Interrupt, SpeechStarted, SpeechStopped, TextPrompt, Word
 from voice_fsm.fsm.history import Exchange
-from voice_fsm.fsm.options import PCM_24K, SessionOptions, TurnOptions
-from voice_fsm.runtime.outgoing import Answer, AudioChunk
+from voice_fsm.fsm.options import PCM_24K, SessionOptions, TtsOptions, TurnOptions
+from voice_fsm.fsm.sentences import SentenceSplitter
+from voice_fsm.runtime.outgoing import Answer, AudioChunk, TextDelta
 from voice_fsm.runtime.session import Services, VoiceSession
-from voice_fsm.runtime.turn import SlowReply
+from voice_fsm.runtime.turn import MAX_DELTA_CHARS, SlowReply
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript
 
 Act = Callable[[VoiceSession], Awaitable[None]]
@@ -55,11 +56,13 @@ def services(stt: ScriptedStt, chat: ScriptedChat, tts: ScriptedTts) -> Services
     return Services(stt=stt, chat=chat, tts=tts)
 
 
-async def run(services: Services, act: Act, **door: object) -> RecordingDoor:
+async def run(
+    services: Services, act: Act, *, untold: frozenset[type] = frozenset(), **door: object
+) -> RecordingDoor:
     """Run one session whose client does ``act`` and leaves; check that nothing of it is left."""
     client = RecordingDoor(act, **door)  # type: ignore[arg-type]
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    await VoiceSession(services, client).run()
+    await VoiceSession(services, client, untold=untold).run()
     assert trio.lowlevel.current_statistics().tasks_living == tasks_before
     for provider, attribute in ((services.stt, "open_links"), (services.chat, "open_calls")):
         assert getattr(provider, attribute) == 0
@@ -172,6 +175,33 @@ async def test_a_cough_pauses_the_reply_and_nothing_of_it_is_lost(
     audio = b"".join(item.data for item in client.told if isinstance(item, AudioChunk))
     assert PCM_24K.duration_ms(len(audio)) == pytest.approx(len("Fine, thank you.") * 50, abs=1)
     assert came_s[TurnEnded] == pytest.approx(0.05 + len("Fine, thank you.") * 0.05 + 0.6, abs=0.01)
+
+
+async def test_a_reply_that_comes_all_at_once_does_not_hold_up_others(
+    services: Services, chat: ScriptedChat, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tasks get their turn while its text is cut into pieces."""
+    chat.script = lambda _: ["word " * 2 * MAX_DELTA_CHARS]
+    turns_of_others = 0
+    fed_at: list[int] = []
+    feed = SentenceSplitter.feed
+
+    def feed_and_note(splitter: SentenceSplitter, delta: str) -> list[str]:
+        fed_at.append(turns_of_others)
+        return feed(splitter, delta)
+
+    monkeypatch.setattr(SentenceSplitter, "feed", feed_and_note)
+
+    async def act(session: VoiceSession) -> None:
+        nonlocal turns_of_others
+        prompt(session)
+        while len(fed_at) < 10:  # it is the other task whose turns are counted
+            await trio.lowlevel.checkpoint()
+            turns_of_others += 1
+
+    untold = frozenset({TextDelta})
+    await run(services, configured(act, SessionOptions(tts=TtsOptions(silent=True))), untold=untold)
+    assert len(set(fed_at)) >= len(fed_at) / 2  # of two that are ready, one may run twice in a row
 
 
 async def test_a_refused_configuration_leaves_the_client_s_choice_as_it_was(

@@ -79,6 +79,14 @@ class PlainText:
         else:
             self._mark(char)
 
+    def add_letters(self, letters: str) -> None:
+        """What `add_all` would do with these, at once."""
+        self._word_length = len(letters) + (self._word_length if self.last.isalnum() else 0)
+        self._repeated = ""
+        self._ended = False
+        self._put(letters)
+        self._last = letters[-1]
+
     def comma(self) -> None:
         """Part two things, in place of the space between them."""
         if not self._ended:

@@ -53,6 +53,9 @@ _CLAUSE_BORDER: Final = re.compile(
     rf"(?:(?<![.\s])[{CLAUSE_MARKS}]|[\u2013\u2014]|(?<= )-)[{re.escape(CLOSERS)}]* "
     rf"|[{WIDE_CLAUSE_MARKS}]"
 )
+_LETTERS: Final = re.compile("[A-Za-z]+")
+_WITHOUT_STOP: Final = re.compile(r"[ \"-\-/-<=>@-~]+")
+"""Of ASCII; those of other scripts are looked at one by one."""
 _WORD_BORDER: Final = re.compile(r"(?<![.\d]) |(?<=\d) (?!\d)")
 _GO_ON: Final = STOPS + CLAUSE_MARKS + DASHES + ")»"
 """With these the sentence goes on after white space."""
@@ -116,13 +119,30 @@ class _Cutter:
         self._done: list[str] = []
 
     def feed(self, plain: str) -> list[str]:
-        for char in plain:
-            self._take(char)
+        at = 0
+        while at < len(plain):
+            ordinary = self._ordinary(plain, at)
+            if ordinary:
+                self._text += ordinary
+                self._width += len(ordinary)
+            else:
+                self._take(plain[at])
+            at += len(ordinary) or 1
         return self._give()
 
     def finish(self) -> list[str]:
         self._cut(len(self._text))
         return self._give()
+
+    def _ordinary(self, plain: str, at: int) -> str:
+        """What follows of which each character would only be kept: most of a text, at once."""
+        if self._phase is not _Phase.INSIDE or not self._text:
+            return ""
+        if self._spoken_width < SHORT_WIDTH:
+            found = _LETTERS.match(plain, at, at + FIRST_LOOK_WIDTH - 1 - self._width)
+        else:
+            found = _WITHOUT_STOP.match(plain, at, at + MAX_WIDTH - self._width)
+        return found[0] if found else ""
 
     def _take(self, char: str) -> None:
         if char == "\n":

@@ -54,6 +54,7 @@ _Steps = Generator[None, str, _T]
 _END: Final = "\0"
 _LINE_ENDS: Final = ("\n", _END)
 _BLANKS: Final = " \t"
+_LETTERS: Final = re.compile("[A-Za-z]+")
 _INAUDIBLE: Final = re.compile(
     "[\x00-\x08\r-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u20e3\ufe00-\ufe0f\ufeff"
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
@@ -86,6 +87,7 @@ _MAIL_LINK: Final = re.compile(r"(?:mailto:)?([^\s@:/]+@[^\s@:/]+)", re.IGNORECA
 _WEB_LINK: Final = re.compile(r"https?://(\S+)", re.IGNORECASE)
 
 _URL_OPENERS: Final = {"h": ("ttps://", "ttp://"), "w": ("ww.",)}
+_URL_LETTERS: Final = "hHwW"
 _URL_NEVER: Final = frozenset('<>"`{}|\\^')
 _URL_TRAILING: Final = frozenset(".,;:!?)]'*_~")
 _URL_TRAILING_MAX: Final = 8
@@ -112,6 +114,8 @@ class Speakable:
         self._plain = PlainText()
         self._returned: deque[str] = deque()
         self._item_open = False
+        self._is_plain = False
+        """Whether the grammar waits for the next character within a line, so that letters are but letters."""
         marks: dict[str, Callable[[str], _Steps[None]]] = {
             "*": self._asterisks,
             "_": self._underscores,
@@ -121,7 +125,7 @@ class Speakable:
             "[": self._bracket,
             "<": self._angle,
             "\\": self._backslash,
-            **dict.fromkeys("hHwW", self._maybe_url),
+            **dict.fromkeys(_URL_LETTERS, self._maybe_url),
         }
         self._marks = dict.fromkeys(_Block, marks) | {_Block.ROW: marks | {"|": self._cell}}
         self._parser = self._document()
@@ -129,9 +133,21 @@ class Speakable:
 
     def feed(self, delta: str) -> str:
         """Take the next text, of any length; give what can be spoken of the whole by now."""
-        for char in _INAUDIBLE.sub("", delta):
-            self._parser.send(char)
+        text = _INAUDIBLE.sub("", delta)
+        at = 0
+        while at < len(text):
+            word = _LETTERS.match(text, at) if self._is_plain else None
+            if word is None or self._may_be_mark(text[at]):
+                self._parser.send(text[at])
+                at += 1
+            else:
+                self._plain.add_letters(word[0])
+                at = word.end()
         return self._plain.take()
+
+    def _may_be_mark(self, letter: str) -> bool:
+        """Whether an address may begin here."""
+        return letter in _URL_LETTERS and not self._plain.last.isalnum()
 
     def finish(self) -> str:
         """The reply is complete: give the rest. Nothing may be fed afterwards."""
@@ -208,12 +224,16 @@ class Speakable:
         block = yield from self._block()
         yield from self._begin_line(block)
         marks = self._marks[block]
+        self._is_plain = True
         while (char := self._returned.popleft() if self._returned else (yield)) not in _LINE_ENDS:
             mark = marks.get(char)
             if mark is None:
                 self._plain.add(char)
             else:
+                self._is_plain = False
                 yield from mark(char)
+                self._is_plain = True
+        self._is_plain = False
         self._end_line(block)
         return char
 

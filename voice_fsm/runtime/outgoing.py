@@ -182,7 +182,10 @@ class Outgoing:
             if self._finished:
                 return None
             self._in_a_row = 0
-            with trio.CancelScope(deadline=self._voice_due_s() if self._voice else math.inf):
+            if self._voice:
+                with trio.CancelScope(deadline=self._voice_due_s()):
+                    await self._writer.park()
+            else:
                 await self._writer.park()
         self._in_hand = item
         if not isinstance(item, TurnOutput):

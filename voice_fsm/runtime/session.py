@@ -189,7 +189,9 @@ class VoiceSession:
             self._sound.stepped(event, effects)
         for effect in effects:
             self._perform(effect)
-        self._alarm.deadline = self._core.deadline_s
+        deadline_s = self._core.deadline_s
+        if deadline_s != self._alarm.deadline:
+            self._alarm.deadline = deadline_s
 
     def configure(
         self,

@@ -1,6 +1,6 @@
 """One turn: ask the chat backend, cut its reply into pieces, have them spoken, hand the audio on."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -31,7 +31,7 @@ from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText, TtsProvider
 log = structlog.get_logger()
 
 MAX_DELTA_CHARS = 4000
-"""Text is cut into sentences at 2 to 5 µs a character; more at once would hold up the other sessions."""
+"""Text is cut into sentences at 1 to 5 µs a character; more at once would hold up the other sessions."""
 MAX_PIECES = 256
 """Pieces of text that may wait to be spoken: text is small, and the chat call shall end when it can."""
 
@@ -81,6 +81,16 @@ def chat_request(start: StartTurn) -> ChatRequest:
         history=start.history,
         backend=start.options.backend,
     )
+
+
+async def _send_all(texts: Iterable[str], pieces: trio.MemorySendChannel[str]) -> None:
+    """Hand them on; where there is room, as nearly always, without a turn of the scheduler."""
+    for text in texts:
+        await trio.lowlevel.checkpoint_if_cancelled()  # then nobody reads them any more
+        try:
+            pieces.send_nowait(text)
+        except trio.WouldBlock:
+            await pieces.send(text)
 
 
 @trio.as_safe_channel
@@ -145,7 +155,7 @@ class TurnTask:
         splitter = SentenceSplitter()
         texts: list[str] = []
         metadata: dict[str, Any] = {}
-        async with pieces:
+        with pieces:
             async with self._reply() as parts:
                 async for part in parts:
                     match part:
@@ -155,15 +165,15 @@ class TurnTask:
                                 self.step(ReplyStarted(at_s=trio.current_time(), turn_id=self.turn_id))
                             texts.append(text)
                             for start_at in range(0, len(text), MAX_DELTA_CHARS):
+                                if start_at:
+                                    await trio.lowlevel.checkpoint()
                                 delta = text[start_at : start_at + MAX_DELTA_CHARS]
                                 await self.outgoing.put_output(TextDelta(self.turn_id, delta))
-                                for piece in splitter.feed(delta):
-                                    await pieces.send(piece)
+                                await _send_all(splitter.feed(delta), pieces)
                         case ReplyMetadata(data):
                             metadata.update(data)
             self._waiting.cancel()
-            for piece in splitter.finish():
-                await pieces.send(piece)
+            await _send_all(splitter.finish(), pieces)
             self.step(
                 ReplyComplete(
                     at_s=trio.current_time(), turn_id=self.turn_id, text="".join(texts), metadata=metadata
@@ -179,27 +189,27 @@ class TurnTask:
 
     async def _apologise(self, slow: SlowReply, pieces: trio.MemorySendChannel[str]) -> None:
         """Say something if the reply is slow to come."""
-        async with pieces:
-            with self._waiting:
-                await trio.sleep(slow.after_s)
-                await pieces.send(slow.text)
+        with pieces, self._waiting:
+            await trio.sleep(slow.after_s)
+            await pieces.send(slow.text)
 
     async def _speak(self, pieces: trio.MemoryReceiveChannel[str]) -> None:
         if self.start.options.tts.silent:
-            async with pieces:
+            with pieces:
                 async for _ in pieces:
                     pass
             return
-        async with pieces, self.tts.speak(pieces, self.start.options.tts) as speech:
-            async for item in speech:
-                match item:
-                    case SpeechAudio(data):
-                        await self._send_audio(data)
-                    case SpokenText(text):
-                        self._aligned((SpokenSpan(text, self._audio_ms),))
-                    case Alignment():
-                        self._aligned(self._words.feed(item))
-                        await self.outgoing.put_output(SpeechTiming(self.turn_id, item))
+        with pieces:
+            async with self.tts.speak(pieces, self.start.options.tts) as speech:
+                async for item in speech:
+                    match item:
+                        case SpeechAudio(data):
+                            await self._send_audio(data)
+                        case SpokenText(text):
+                            self._aligned((SpokenSpan(text, self._audio_ms),))
+                        case Alignment():
+                            self._aligned(self._words.feed(item))
+                            await self.outgoing.put_output(SpeechTiming(self.turn_id, item))
         self._aligned(self._words.finish())
 
     async def _send_audio(self, data: bytes) -> None:
