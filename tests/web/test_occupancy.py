@@ -11,10 +11,12 @@ LIMIT = 0.75
 EVERY_S = 0.25
 
 
-def let_pass(occupancy: Occupancy, seconds: float, share: float, sessions: int) -> None:
-    """Have the core in use to a share, with so many sessions, for some time."""
+def let_pass(
+    occupancy: Occupancy, seconds: float, share: float, sessions: int, *, others: float = 0.0
+) -> None:
+    """Have so many sessions use a share of the core for some time, while others have theirs."""
     for _ in range(round(seconds / EVERY_S)):
-        occupancy.note(share * EVERY_S, EVERY_S, sessions)
+        occupancy.note(share * EVERY_S, others * EVERY_S, EVERY_S, sessions)
 
 
 def rush(occupancy: Occupancy, clients: int = 1000) -> int:
@@ -46,7 +48,7 @@ def test_one_pause_is_no_full_core() -> None:
     """A collection of garbage, or a neighbour on the machine, passes."""
     occupancy = Occupancy(LIMIT)
     let_pass(occupancy, 20, 0.3, 100)
-    occupancy.note(0.5, 0.5, 100)
+    occupancy.note(0.5, 0, 0.5, 100)
     assert not occupancy.is_full
 
 
@@ -72,11 +74,21 @@ def test_a_rush_to_a_fresh_process_gets_as_much_as_the_guess_allows() -> None:
     assert rush(Occupancy(LIMIT)) == pytest.approx(LIMIT / GUESSED_COST, abs=1)
 
 
-def test_one_session_on_a_busy_core_is_not_taken_for_the_measure_of_all() -> None:
-    """Most of what is measured then is due to others."""
+def test_one_session_is_not_taken_for_the_measure_of_all() -> None:
+    """It may be a dear one."""
     occupancy = Occupancy(LIMIT)
     let_pass(occupancy, 20, 0.3, 1)
     assert 5 < rush(occupancy) < 20
+
+
+def test_what_others_hold_is_not_to_be_had_but_no_session_is_blamed_for_it() -> None:
+    """100 use 20 % and wait as long: the 35 % that are left are for some 175 more."""
+    occupancy = Occupancy(LIMIT)
+    let_pass(occupancy, 20, 0.2, 100, others=0.2)
+    assert occupancy.share == pytest.approx(0.4, abs=0.01)
+    assert 120 < rush(occupancy) < 180
+    let_pass(occupancy, 60, 0.2, 100, others=0.8)
+    assert occupancy.is_full
 
 
 def test_nobody_is_let_in_between_two_waves() -> None:
@@ -110,12 +122,12 @@ def test_without_a_limit_no_core_is_full() -> None:
 
 
 SECONDS = st.floats(0.01, 10)
-MEASURED = st.tuples(SECONDS, SECONDS, st.integers(0, 1000))
+MEASURED = st.tuples(SECONDS, SECONDS, SECONDS, st.integers(0, 1000))
 
 
 @given(st.lists(st.one_of(st.none(), MEASURED)), st.floats(0.01, 1))
 def test_whatever_is_measured_stays_in_bounds(
-    happened: list[tuple[float, float, int] | None], limit: float
+    happened: list[tuple[float, float, float, int] | None], limit: float
 ) -> None:
     """The share is one, those who have just come only add to it, and beyond the limit nobody is let in."""
     occupancy = Occupancy(limit)

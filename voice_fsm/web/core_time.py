@@ -23,22 +23,23 @@ class CoreTime:
     """A reading; seconds since some moment."""
 
     passed_s: float
-    busy_s: float
-    """Of running, and of waiting to run where the system tells."""
+    used_s: float
+    waited_s: float
+    """For a core that others held; 0 where the system does not tell."""
 
 
 def read_core_time(schedstat: Path = SCHEDSTAT) -> CoreTime:
     """Read the calling thread's."""
-    return CoreTime(time.monotonic(), time.thread_time() + _waited_s(schedstat))
+    return CoreTime(time.monotonic(), time.thread_time(), _waited_s(schedstat))
 
 
-async def watch_core(note: Callable[[float, float], None]) -> None:
-    """Tell for ever how many seconds the thread was busy, of how many."""
+async def watch_core(note: Callable[[float, float, float], None]) -> None:
+    """Tell for ever for how many seconds the thread used its core and waited for it, of how many."""
     before = read_core_time()
     while True:
         await trio.sleep(EVERY_S)
         now = read_core_time()
-        note(now.busy_s - before.busy_s, now.passed_s - before.passed_s)
+        note(now.used_s - before.used_s, now.waited_s - before.waited_s, now.passed_s - before.passed_s)
         before = now
 
 

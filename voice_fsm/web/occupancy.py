@@ -2,7 +2,7 @@
 
 A session that was just let in has not shown its load yet: it connects and configures before it speaks. So one
 that comes has to find room beside what is measured and beside what those who came shortly before will add,
-each as much as a session has taken so far. And load comes in waves, a turn in some seconds: whoever came in
+each as much as a session has used so far. And load comes in waves, a turn in some seconds: whoever came in
 between two of them would be too much at the next, so what is measured counts for long.
 """
 
@@ -35,11 +35,13 @@ class Occupancy:
     limit: float | None = None
     """Share beyond which nobody is let in; None: whatever it is."""
     share: float = 0.0
-    """In use, on average over the last moments."""
+    """In use by this process, or by others while it waited, on average over the last moments."""
     crest: float = 0.0
-    """What the last wave had in use."""
+    """The share at the last wave."""
     is_full: bool = False
     """Whether the limit was passed, and room is not back since."""
+    _used: float = 0.0
+    """What this process used alone, on the same average."""
     _sessions: float = 0.0
     """How many there were, on the same average."""
     _newcomers: float = 0.0
@@ -47,24 +49,26 @@ class Occupancy:
 
     @property
     def cost(self) -> float:
-        """The share that a session takes."""
-        return (self.share + GUESSED_SESSIONS * GUESSED_COST) / (self._sessions + GUESSED_SESSIONS)
+        """The share that a session uses."""
+        return (self._used + GUESSED_SESSIONS * GUESSED_COST) / (self._sessions + GUESSED_SESSIONS)
 
     @property
     def expected(self) -> float:
         """The share that the next wave will use, with all who were let in."""
         return self.crest + self._newcomers * self.cost
 
-    def note(self, busy_s: float, took_s: float, sessions: int) -> None:
+    def note(self, used_s: float, waited_s: float, took_s: float, sessions: int) -> None:
         """Take a measurement.
 
         Args:
-            busy_s: For how long the core was in use.
+            used_s: For how long the process used the core.
+            waited_s: For how long it waited for it, which others held.
             took_s: Since the measurement before.
             sessions: How many there are.
         """
         weight = _weight(took_s, MEMORY_S)
-        self.share += weight * (min(busy_s / took_s, 1.0) - self.share)
+        self.share += weight * (min((used_s + waited_s) / took_s, 1.0) - self.share)
+        self._used += weight * (min(used_s / took_s, 1.0) - self._used)
         self._sessions += weight * (sessions - self._sessions)
         self.crest = max(self.share, self.crest + _weight(took_s, WAVE_S) * (self.share - self.crest))
         self._newcomers = min(float(sessions), self._newcomers * (1 - _weight(took_s, NEW_S)))

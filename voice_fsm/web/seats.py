@@ -46,6 +46,6 @@ class Seats:
         finally:
             self.taken -= 1
 
-    def note_core(self, busy_s: float, took_s: float) -> None:
+    def note_core(self, used_s: float, waited_s: float, took_s: float) -> None:
         """Take a measurement of the core: see `Occupancy.note`."""
-        self.occupancy.note(busy_s, took_s, self.taken)
+        self.occupancy.note(used_s, waited_s, took_s, self.taken)
