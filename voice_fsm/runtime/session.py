@@ -177,8 +177,9 @@ class VoiceSession:
             self._nursery.start_soon(self._guarded, self._write)
             self._nursery.start_soon(self._guarded, self._hearing.run)
             self._nursery.start_soon(self._keep_time)
-            self._nursery.start_soon(self._await_drain)
-            await self._guarded(self._listen)
+            # Not in this task: each step of the listener would go through the server's coroutines below it.
+            self._nursery.start_soon(self._guarded, self._listen)
+            await self._await_drain()
 
     # --- what the door brings -----------------------------------------------------------------------
 
@@ -228,6 +229,11 @@ class VoiceSession:
         self._services.chat.check(options.backend)
         self._tells_speech = tell_speech
         self.step(Update(at_s=trio.current_time(), options=options))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the client has read most of what it was told."""
+        return self._outgoing.has_room
 
     async def wait_for_room(self) -> None:
         """Wait, before more is read from the client, until it has read what it was told."""

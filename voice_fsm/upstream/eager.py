@@ -6,7 +6,6 @@ it nearly always does: each message costs a second step of its task, and another
 """
 
 import os
-from contextlib import suppress
 from typing import Final
 
 import trio
@@ -35,12 +34,15 @@ async def read_when_ready(socket: trio.socket.SocketType, max_bytes: int) -> byt
         OSError: the connection is broken.
         trio.ClosedResourceError: it is closed here, now or before.
     """
+    descriptor = socket.fileno()
+    if descriptor < 0:
+        raise trio.ClosedResourceError
     while True:
-        if socket.fileno() < 0:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(socket)
-        with suppress(BlockingIOError):
-            return os.read(socket.fileno(), max_bytes)
+        await trio.lowlevel.wait_readable(descriptor)  # ends with an error if it is closed meanwhile
+        try:
+            return os.read(descriptor, max_bytes)
+        except BlockingIOError:
+            pass  # somebody else has read it, or the kernel thought better of it
 
 
 class EagerStream(trio.abc.HalfCloseableStream):

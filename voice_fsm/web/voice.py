@@ -123,7 +123,8 @@ class VoiceDoor:
     async def listen(self, session: VoiceSession) -> None:
         """Read frames until the client has gone; what is wrong with one is told, and the next is read."""
         while True:
-            await session.wait_for_room()
+            if not session.has_room:
+                await session.wait_for_room()
             frame = await self._websocket.receive()
             if frame["type"] == "websocket.disconnect":
                 return

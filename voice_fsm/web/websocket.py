@@ -150,14 +150,20 @@ class AsgiWebSocket:
             await trio.lowlevel.checkpoint()  # a burst of small messages must not keep others waiting
         while self._end is None:
             try:
-                message = await self._next_message()
+                received = self._frames.next()
+                if received is None:
+                    await self._read()
+                elif received.opcode == BINARY:
+                    return {"type": "websocket.receive", "bytes": received.payload, "text": None}
+                elif received.opcode == TEXT:
+                    text = decode_text(received.payload)
+                    return {"type": "websocket.receive", "text": text, "bytes": None}
+                else:
+                    await self._answer(received)
             except FrameError as error:
                 await self._fail(error)
             except PeerGone:
                 pass
-            else:
-                if message is not None:
-                    return message
         await trio.lowlevel.checkpoint()
         return self._end
 
@@ -224,19 +230,6 @@ class AsgiWebSocket:
         self._end_with(CONNECTION_LOST)
 
     # --- reading ------------------------------------------------------------------------------------
-
-    async def _next_message(self) -> Message | None:
-        """Take one step: what was read up to here, or else read on."""
-        received = self._frames.next()
-        if received is None:
-            await self._read()
-            return None
-        if received.opcode == TEXT:
-            return {"type": "websocket.receive", "text": decode_text(received.payload), "bytes": None}
-        if received.opcode == BINARY:
-            return {"type": "websocket.receive", "bytes": received.payload, "text": None}
-        await self._answer(received)
-        return None
 
     async def _read(self) -> None:
         self._heard = self._listening = True
