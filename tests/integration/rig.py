@@ -23,6 +23,7 @@ from voice_fsm.runtime.outgoing import Item
 from voice_fsm.runtime.services import open_services
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.upstream.http import open_client
+from voice_fsm.upstream.http_pool import HttpPool
 from voice_fsm.upstream.websocket import default_tls_context
 
 T = TypeVar("T", bound=Item)
@@ -113,14 +114,8 @@ class Pools:
 
     def busy(self) -> list[object]:
         """Connections, in all of their pools, that are not free to serve the next call."""
-        transports = [client._transport for client in self.clients]
-        return [
-            connection
-            for transport in transports
-            if isinstance(transport, httpx.AsyncHTTPTransport)
-            for connection in transport._pool.connections
-            if not (connection.is_idle() or connection.is_closed())
-        ]
+        pools = [client._transport for client in self.clients]
+        return [connection for pool in pools if isinstance(pool, HttpPool) for connection in pool.busy]
 
 
 def watch_pools(monkeypatch: pytest.MonkeyPatch) -> Pools:

@@ -380,9 +380,32 @@ async def cancel_some(client: httpx.AsyncClient, server: HttpServer, moments: ra
 
 
 def assert_pool_is_clean(client: httpx.AsyncClient) -> None:
-    pool = client._transport._pool  # type: ignore[attr-defined]  # the only place where a leak shows
-    assert [connection for connection in pool.connections if not connection.is_idle()] == []
-    assert pool._requests == []
+    assert client._transport.busy == set()  # type: ignore[attr-defined]  # the only place where a leak shows
+
+
+@pytest.mark.parametrize("leaves_early", [False, True])
+async def test_a_proxy_of_the_environment_is_used(
+    monkeypatch: pytest.MonkeyPatch, *, leaves_early: bool
+) -> None:
+    """Whoever can reach upstreams only through a proxy says so in the usual variables."""
+    monkeypatch.setenv("NO_PROXY", "")
+    async with serve_http(playing(*streamed(b"one"))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        async with open_client() as client, call(client, "http://backend.invalid/chat") as answer:
+            if not leaves_early:
+                assert [piece async for piece in answer] == [b"one"]
+        del answer
+        gc.collect()
+    assert proxy.requests[0].path == "http://backend.invalid/chat"
+
+
+async def test_what_came_before_the_nonsense_is_told_first(client: httpx.AsyncClient) -> None:
+    """Though both came at once."""
+    async with serve_http(playing(HEAD + PIECE + b"zz\r\n")) as server, call(client, server.url) as answer:
+        assert await anext(answer) == b"piece"
+        with pytest.raises(ProviderError) as caught:
+            await anext(answer)
+    assert caught.value.fault is ProviderFault.BAD_RESPONSE
 
 
 async def test_an_empty_body_is_no_chunk(client: httpx.AsyncClient) -> None:

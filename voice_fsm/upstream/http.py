@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any, Final, Self, TypeVar
+from urllib.request import getproxies
 
 import attrs
 import httpx
@@ -18,6 +19,7 @@ import trio
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.faults import RefusedError, httpx_errors_as, provider_error, refused, request_id
+from voice_fsm.upstream.http_pool import BODY, HttpPool
 from voice_fsm.wire.upstream_json import read_upstream_json
 
 T = TypeVar("T")
@@ -48,10 +50,15 @@ def open_client(
 
     It keeps no cookies, which would travel from one session to another, follows no redirects, which could
     lead away from the addresses that the operator allowed, and asks for uncompressed answers, which stream
-    without delay. ``trust_env`` honours the usual proxy and certificate variables.
+    without delay. ``trust_env`` honours the usual proxy and certificate variables; where there are proxies,
+    the transport is that of httpx, which knows how to speak to them.
     """
+    tls = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
+    tls.set_alpn_protocols(["http/1.1"])
+    has_proxies = trust_env and bool(getproxies())
     return httpx.AsyncClient(
-        verify=verify,
+        transport=None if has_proxies else HttpPool(tls, max_connections=max_connections),
+        verify=tls,
         trust_env=trust_env,
         follow_redirects=False,
         limits=httpx.Limits(
@@ -88,7 +95,7 @@ class Answer:
         self._response = response
         self._upstream = upstream
         self._patience = patience
-        self._chunks = response.aiter_raw()
+        self._chunks: AsyncIterator[bytes] = response.extensions.get(BODY) or response.aiter_raw()
 
     def __aiter__(self) -> Self:
         return self
@@ -146,8 +153,8 @@ class Answer:
     async def _exhaust(self) -> None:
         """Run the iterator into the closed connection.
 
-        It is six nested async generators of httpx and httpcore, which closing does not end; those left for
-        the garbage collector each cost a ResourceWarning and a task of Trio's.
+        Behind a proxy it is six nested async generators of httpx and httpcore, which closing does not end;
+        those left for the garbage collector each cost a ResourceWarning and a task of Trio's.
         """
         with suppress(httpx.HTTPError, httpx.StreamError):
             async for _ in self._chunks:

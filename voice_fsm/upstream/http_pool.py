@@ -1,0 +1,133 @@
+"""Connections to upstreams over HTTP, kept from one request to the next: a transport of httpx.
+
+That of httpx itself serves every event loop, with a lock, a trace and an async generator at each of its
+layers; here it is a third of the work of a call.
+"""
+
+import ssl
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+import httpx
+import trio
+
+from voice_fsm.upstream.http_connection import HttpConnection, Origin, Timeouts, open_connection, within
+
+BODY: Final = "body"
+"""An answer's extension: its body, to be iterated without the generators that httpx puts around it."""
+
+_MAX_IDLE: Final = 100
+_MAX_IDLE_S: Final = 30.0
+
+
+class HttpPool(httpx.AsyncBaseTransport):
+    """A bounded number of connections, of which those of finished requests wait for the next one."""
+
+    def __init__(self, tls: ssl.SSLContext, *, max_connections: int) -> None:
+        self._tls = tls
+        self._places = trio.Semaphore(max_connections)
+        """As many as there may be connections beside the busy ones."""
+        self._idle: list[HttpConnection] = []
+        """The last used is the last."""
+        self.busy: set[HttpConnection] = set()
+        """Those under way; empty when all calls are over."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, on a connection that is there or a new one; its answer's body holds the connection.
+
+        Raises:
+            httpx.TransportError: there is no answer.
+        """
+        timeouts = Timeouts(**request.extensions.get("timeout", {}))
+        origin = Origin.of(request.url)
+        await self._take_place(timeouts)
+        with ExitStack() as leaving:
+            leaving.callback(self._places.release)
+            connection = self._take_idle(origin) or await self._open(origin, timeouts)
+            self.busy.add(connection)
+            leaving.callback(self._give_back, connection)
+            head = await connection.send(request, timeouts)
+            body = _Body(connection, leaving.pop_all().close)
+            return httpx.Response(
+                head.status_code,
+                headers=head.headers.raw_items(),
+                stream=body,
+                extensions={
+                    "http_version": b"HTTP/" + head.http_version,
+                    "reason_phrase": head.reason,
+                    BODY: body,
+                },
+            )
+
+    async def aclose(self) -> None:
+        """Close all connections, those under way too."""
+        for connection in (*self._idle, *self.busy):
+            connection.close()
+        self._idle.clear()
+
+    async def _take_place(self, timeouts: Timeouts) -> None:
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await within(timeouts.pool, self._places.acquire(), httpx.PoolTimeout)
+
+    def _take_idle(self, origin: Origin) -> HttpConnection | None:
+        """Find the last used connection to an origin; those found to be dead or too old are gone for good."""
+        oldest_s = trio.current_time() - _MAX_IDLE_S
+        while self._idle and self._idle[0].ready_since_s < oldest_s:
+            self._idle.pop(0).close()
+        for connection in reversed(self._idle[:]):
+            if connection.origin == origin:
+                self._idle.remove(connection)
+                if connection.is_alive():
+                    return connection
+                connection.close()
+        return None
+
+    async def _open(self, origin: Origin, timeouts: Timeouts) -> HttpConnection:
+        self._keep_idle(self._places.value)
+        return await within(timeouts.connect, open_connection(origin, self._tls), httpx.ConnectTimeout)
+
+    def _give_back(self, connection: HttpConnection) -> None:
+        self.busy.remove(connection)
+        if connection.make_ready():
+            self._idle.append(connection)
+            self._keep_idle(_MAX_IDLE)
+        else:
+            connection.close()
+
+    def _keep_idle(self, most: int) -> None:
+        while len(self._idle) > most:
+            self._idle.pop(0).close()
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer, as it comes. It lets its connection go at its end, and where it breaks off."""
+
+    def __init__(self, connection: HttpConnection, leave: Callable[[], None]) -> None:
+        self._connection = connection
+        self._leave = leave
+        self._is_over = False
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = b""
+        try:
+            if not self._is_over:
+                piece = await self._connection.more()
+        finally:
+            if not piece:
+                self._end()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def aclose(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._leave()
