@@ -123,21 +123,21 @@ class Outgoing:
 
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
-        if type(output) in self.untold:
+        if not self._wants(output) or self._joined(output):
             return
         credit = self._credits_of(output)
         try:
             credit.acquire_nowait()
         except trio.WouldBlock:
             await credit.acquire()
-        if output.turn_id != self._admitted or self._finished or self._joined(output):
-            credit.release()
+            if not self._wants(output):
+                credit.release()
+                return
+        if isinstance(output, TextDelta):
+            self._items.append(output)
         else:
-            if isinstance(output, TextDelta):
-                self._items.append(output)
-            else:
-                self._voice.append(output)
-            self._writer.unpark()
+            self._voice.append(output)
+        self._writer.unpark()
 
     async def wait_for_room(self) -> None:
         """Wait while many notices wait; at once, and without a checkpoint, while few do."""
@@ -213,15 +213,17 @@ class Outgoing:
     def _is_drained(self) -> bool:
         return self._text_credits.value == self._voice_credits.value == MAX_TURN_OUTPUT
 
+    def _wants(self, output: TurnOutput) -> bool:
+        return output.turn_id == self._admitted and not self._finished and type(output) not in self.untold
+
     def _joined(self, output: TurnOutput) -> bool:
         """Add audio to audio that still waits: sessions per core are won by fewer, larger messages."""
         last = self._voice[-1] if self._voice else None
         if not (isinstance(output, AudioChunk) and isinstance(last, AudioChunk)):
             return False
-        data = last.data + output.data
-        if output.output_format.duration_ms(len(data)) > MAX_CHUNK_MS:
+        if output.output_format.duration_ms(len(last.data) + len(output.data)) > MAX_CHUNK_MS:
             return False
-        self._voice[-1] = AudioChunk(output.turn_id, output.output_format, data)
+        self._voice[-1] = AudioChunk(output.turn_id, output.output_format, last.data + output.data)
         return True
 
     def _settle(self) -> None:

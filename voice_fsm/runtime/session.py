@@ -176,10 +176,9 @@ class VoiceSession:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._guarded, self._write)
             self._nursery.start_soon(self._guarded, self._hearing.run)
-            self._nursery.start_soon(self._keep_time)
             # Not in this task: each step of the listener would go through the server's coroutines below it.
             self._nursery.start_soon(self._guarded, self._listen)
-            await self._await_drain()
+            await self._keep_time()
 
     # --- what the door brings -----------------------------------------------------------------------
 
@@ -451,11 +450,10 @@ class VoiceSession:
         self.step(AudioSent(at_s=now_s, turn_id=chunk.turn_id, duration_ms=duration_ms))
 
     async def _keep_time(self) -> None:
+        """Tell the core when its deadlines come, and at last that the server is about to stop."""
         while True:
             with trio.CancelScope(deadline=self._core.deadline_s) as self._alarm:
-                await trio.sleep_forever()
+                await self._services.draining.wait()
+                break
             self.step(Tick(at_s=trio.current_time()))
-
-    async def _await_drain(self) -> None:
-        await self._services.draining.wait()
         self.step(Drain(at_s=trio.current_time()))
