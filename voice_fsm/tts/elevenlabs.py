@@ -104,7 +104,7 @@ async def open_elevenlabs_tts(
 ) -> AsyncIterator["ElevenLabsTts"]:
     """Run the provider; leaving closes all of its sockets. ``client`` stays the caller's."""
     async with background_nursery() as nursery:
-        pool = SocketPool[str](
+        pool = SocketPool[Voice](
             nursery,
             partial(_open_socket, config),
             max_idle=config.max_idle_sockets,
@@ -115,8 +115,8 @@ async def open_elevenlabs_tts(
         yield ElevenLabsTts(config, client, pool)
 
 
-def _open_socket(config: ElevenLabsTtsConfig, url: str) -> AbstractAsyncContextManager[UpstreamSocket]:
-    headers = credentials(config.api_key)
+def _open_socket(config: ElevenLabsTtsConfig, voice: Voice) -> AbstractAsyncContextManager[UpstreamSocket]:
+    url, headers = socket_url(config.base_url, voice), credentials(config.api_key)
     return open_speech_socket(url, headers, config.deadlines.connect_s, error_of_refusal)
 
 
@@ -125,11 +125,12 @@ class ElevenLabsTts:
 
     name = "elevenlabs"
 
-    def __init__(self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, pool: SocketPool[str]) -> None:
+    def __init__(
+        self, config: ElevenLabsTtsConfig, client: httpx.AsyncClient, pool: SocketPool[Voice]
+    ) -> None:
         self._config = config
         self._client = client
         self._pool = pool
-        """Its sockets differ by their addresses, which hold the voice but not its settings."""
 
     def check(self, options: TtsOptions) -> None:
         """Say early whether these options can be served.
@@ -146,7 +147,7 @@ class ElevenLabsTts:
         except ClientError:
             return
         if self._uses_socket(voice):
-            self._pool.prewarm(socket_url(self._config.base_url, voice))
+            self._pool.prewarm(voice)
 
     async def voices(self) -> tuple[VoiceInfo, ...]:
         """List the voices of the account and those that come with it.
@@ -181,16 +182,15 @@ class ElevenLabsTts:
         )
         if not self._uses_socket(voice):
             return (HttpRequest(endpoint, voice, script) for _ in count())
-        url = socket_url(config.base_url, voice)
-        if config.mode == "auto" and not self._pool.has(url):
+        if config.mode == "auto" and not self._pool.has(voice):
             whole = await script.whole(within_s=_PEEK_S, max_chars=_MAX_WHOLE_CHARS)
             if whole is not None:
                 return iter([HttpRequest(endpoint, voice, script, text=whole)])
 
-        def start(socket: SpeechSocket[str], untold: list[str]) -> Context:
+        def start(socket: SpeechSocket[Voice], untold: list[str]) -> Context:
             return Context(voice, script, socket, untold)
 
-        return iter([SocketRequest(script, self._pool, url, start, config.deadlines)])
+        return iter([SocketRequest(script, self._pool, voice, start, config.deadlines)])
 
     def _uses_socket(self, voice: Voice) -> bool:
         return voice.has_socket and self._config.mode != "http"

@@ -30,12 +30,12 @@ _KEEP_ALIVE_EVERY_S: Final = 10.0
 """Half of the service's default patience, should it not heed ours."""
 
 
-def suits(socket: SpeechSocket[str]) -> bool:
+def suits(socket: SpeechSocket[Voice]) -> bool:
     """Whether a socket can take another context."""
     return len(socket.unfinished) < _MAX_UNFINISHED
 
 
-def overhear(socket: SpeechSocket[str], message: str | bytes) -> None:
+def overhear(socket: SpeechSocket[Voice], message: str | bytes) -> None:
     """Note which context ends, while no reply reads the socket.
 
     Raises:
@@ -44,7 +44,7 @@ def overhear(socket: SpeechSocket[str], message: str | bytes) -> None:
     _note_end(socket, read_socket_message(message))
 
 
-def _note_end(socket: SpeechSocket[str], message: SocketMessage) -> None:
+def _note_end(socket: SpeechSocket[Voice], message: SocketMessage) -> None:
     if message.is_final:
         socket.unfinished.discard(message.context_id or "")
 
@@ -52,7 +52,7 @@ def _note_end(socket: SpeechSocket[str], message: SocketMessage) -> None:
 class Context:
     """A `Dialogue`, for all of a reply."""
 
-    def __init__(self, voice: Voice, script: Script, socket: SpeechSocket[str], untold: list[str]) -> None:
+    def __init__(self, voice: Voice, script: Script, socket: SpeechSocket[Voice], untold: list[str]) -> None:
         self.has_ended = False
         self._id = uuid4().hex
         self._voice = voice

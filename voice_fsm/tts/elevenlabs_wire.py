@@ -43,12 +43,15 @@ INACTIVITY_TIMEOUT_S: Final = 180
 
 @attrs.frozen(kw_only=True)
 class Voice:
-    """Who speaks, and into which format: all that a request says beside its text."""
+    """Who speaks, and into which format: all that a request says beside its text.
+
+    Voices that differ by their settings alone are equal: they share sockets.
+    """
 
     voice_id: str
     model_id: str
     output_format: AudioFormat
-    settings: VoiceSettings
+    settings: VoiceSettings = attrs.field(eq=False)
     alignment: bool
     """Whether to ask when each character sounds."""
 

@@ -4,16 +4,15 @@ A provider says which requests a reply takes (`Plan`) and reads the frames of th
 announcement of texts and one clock for all times are here.
 """
 
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
-    AsyncExitStack,
     aclosing,
     asynccontextmanager,
     contextmanager,
     suppress,
 )
+from functools import partial
 from typing import Final, Protocol, Self
 
 import attrs
@@ -28,8 +27,8 @@ from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
 from voice_fsm.upstream.websocket import background_nursery
 
-MAX_AHEAD: Final = 8
-"""Pieces of speech made before anybody takes them."""
+MAX_AHEAD: Final = 16
+"""Pieces of speech made before anybody takes them: as many as may come with one read of a socket."""
 
 
 @attrs.frozen
@@ -226,11 +225,32 @@ class _Speaker:
             async with aclosing(request):
                 if not await request.has_text():
                     break
-                async with _begun(request, self._retries) as frames:
-                    self._narrator.begin_answer()
-                    while (frame := await frames.next_frame()) is not None:
-                        await self._hand_over(self._narrator.tell(frame, request.untold))
+                error = await with_retries(partial(self._attempt, request), self._retries)
+                if error is not None:
+                    raise error
         await self._hand_over(self._narrator.end())
+
+    async def _attempt(self, request: Request) -> ProviderError | None:
+        """Speak a request; what goes wrong once it is heard is returned, for it is not tried again.
+
+        Raises:
+            ProviderError: it went wrong before that.
+        """
+        is_heard = False
+        try:
+            async with request.open() as source:
+                early = await _until_audio(source)
+                is_heard = True
+                self._narrator.begin_answer()
+                for frame in early:
+                    await self._hand_over(self._narrator.tell(frame, request.untold))
+                while (later := await source.next_frame()) is not None:
+                    await self._hand_over(self._narrator.tell(later, request.untold))
+        except ProviderError as error:
+            if not is_heard:
+                raise
+            return error
+        return None
 
     async def _hand_over(self, said: list[Speech]) -> None:
         for speech in said:
@@ -240,38 +260,18 @@ class _Speaker:
                 await self._made.send(speech)
 
 
-@asynccontextmanager
-async def _begun(request: Request, retries: RetryPolicy) -> AsyncIterator[FrameSource]:
-    """Open a request, again if need be, until its first audio is there; give all of its frames.
+async def _until_audio(source: FrameSource) -> list[Frame]:
+    """Give the frames up to the first audio.
 
     Raises:
-        ProviderError: on entering; BAD_RESPONSE too if there is no audio at all.
+        ProviderError: see `FrameSource`; BAD_RESPONSE if there is no audio at all.
     """
-
-    async def attempt() -> tuple[AsyncExitStack, FrameSource]:
-        async with AsyncExitStack() as stack:
-            source = await stack.enter_async_context(request.open())
-            early: deque[Frame] = deque()
-            while (frame := await source.next_frame()) is not None:
-                early.append(frame)
-                if frame.audio:
-                    return stack.pop_all(), _Frames(early, source)
-            raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
-
-    opened, frames = await with_retries(attempt, retries)
-    async with opened:
-        yield frames
-
-
-class _Frames:
-    """Frames that were looked at already, then the others."""
-
-    def __init__(self, early: deque[Frame], later: FrameSource) -> None:
-        self._early = early
-        self._later = later
-
-    async def next_frame(self) -> Frame | None:
-        return self._early.popleft() if self._early else await self._later.next_frame()
+    early: list[Frame] = []
+    while (frame := await source.next_frame()) is not None:
+        early.append(frame)
+        if frame.audio:
+            return early
+    raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
 
 
 @contextmanager

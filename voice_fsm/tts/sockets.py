@@ -98,7 +98,8 @@ class SpeechSocket(Generic[K]):
         Raises:
             ProviderError: it could not be opened.
         """
-        await self._settled.wait()
+        if not self._settled.is_set():
+            await self._settled.wait()
         self._in_use = True
         self._idle.cancel()
         if self._connection is None:
