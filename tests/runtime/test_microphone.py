@@ -2,6 +2,7 @@ import numpy as np
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from voice_fsm.audio.samples import ulaw_decode
 from voice_fsm.fsm.options import PCM_16K
 from voice_fsm.runtime.microphone import COMMIT_TAIL_MS, KEEP_S, WORDLESS_S, Heard, LeadMeter, Microphone
 
@@ -9,7 +10,8 @@ SECOND = PCM_16K.bytes_per_second
 
 
 def tone(value: int, duration_ms: float) -> bytes:
-    return np.full(int(duration_ms * 16), value, "<i2").tobytes()
+    """A level that G.711 has, so that it comes through unchanged; each value has another."""
+    return ulaw_decode(bytes([0x80 + value])) * int(duration_ms * 16)
 
 
 async def test_pieces_that_waited_are_taken_as_one() -> None:
@@ -131,6 +133,30 @@ async def test_long_speech_without_a_commit_does_not_count_as_lost() -> None:
     assert microphone.dropped_bytes == 0
     microphone.rewind()
     assert len((await microphone.take()).audio) == KEEP_S * SECOND
+
+
+async def test_what_is_to_be_said_again_counts_towards_the_bound() -> None:
+    """While the next link is away too, the oldest goes, and now it is lost."""
+    microphone = Microphone(PCM_16K)
+    microphone.heard_words()
+    for second in range(20):
+        microphone.put(tone(second, 1000))
+        await microphone.take()
+    microphone.rewind()
+    for second in range(20, 40):
+        microphone.put(tone(second, 1000))
+    assert microphone.dropped_bytes == (40 - KEEP_S) * SECOND
+    assert len((await microphone.take()).audio) == KEEP_S * SECOND
+
+
+async def test_a_new_link_begins_where_the_answers_of_the_old_one_end() -> None:
+    """Its times are counted from there."""
+    microphone = Microphone(PCM_16K)
+    await hear(microphone, range(3))
+    microphone.committed("ab")
+    microphone.put(tone(3, 1000))
+    microphone.rewind()
+    assert microphone.link_began_s == 3 - COMMIT_TAIL_MS / 1000
 
 
 async def hear(microphone: Microphone, seconds: range) -> None:

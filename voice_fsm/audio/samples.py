@@ -14,14 +14,7 @@ def ulaw_decode(data: bytes) -> bytes:
 
 def ulaw_encode(pcm: bytes) -> bytes:
     """PCM to G.711 mu-law of the same rate."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
-    magnitude = np.minimum(np.abs(samples), _ULAW_CLIP) + _ULAW_BIAS
-    # The segment is the position of the highest set bit above bit 7.
-    exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
-    mantissa = (magnitude >> (exponent + 3)) & 0x0F
-    sign = np.where(samples < 0, 0x80, 0)
-    code: npt.NDArray[np.int32] = ~(sign | (exponent << 4) | mantissa) & 0xFF
-    return code.astype(np.uint8).tobytes()
+    return _PCM_TO_ULAW.take(np.frombuffer(pcm, "<u2")).tobytes()
 
 
 _ULAW_BIAS: Final = 0x84
@@ -34,7 +27,20 @@ def _ulaw_table() -> npt.NDArray[np.int16]:
     return np.where(code & 0x80, _ULAW_BIAS - magnitude, magnitude - _ULAW_BIAS).astype("<i2")
 
 
+def _pcm_table() -> npt.NDArray[np.uint8]:
+    """The mu-law of every sample, by its 16 bits."""
+    samples = np.arange(1 << 16, dtype=np.uint16).astype(np.int16).astype(np.int32)
+    magnitude = np.minimum(np.abs(samples), _ULAW_CLIP) + _ULAW_BIAS
+    # The segment is the position of the highest set bit above bit 7.
+    exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
+    mantissa = (magnitude >> (exponent + 3)) & 0x0F
+    sign = np.where(samples < 0, 0x80, 0)
+    code: npt.NDArray[np.int32] = ~(sign | (exponent << 4) | mantissa) & 0xFF
+    return code.astype(np.uint8)
+
+
 _ULAW_TO_PCM: Final = _ulaw_table()
+_PCM_TO_ULAW: Final = _pcm_table()
 
 
 class Resampler:

@@ -14,6 +14,7 @@ import trio
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.audio.samples import Resampler
+from voice_fsm.runtime.unanswered import Commit, Unanswered
 
 log = structlog.get_logger()
 
@@ -26,11 +27,6 @@ COMMIT_TAIL_MS: Final = 300
 
 SendNow = Callable[[bytes], bool]
 """Sends audio without waiting; ``False``: that cannot be now, and nothing was sent."""
-
-
-@attrs.frozen
-class Commit:
-    """The client ended the utterance here."""
 
 
 @attrs.frozen
@@ -55,10 +51,9 @@ class Microphone:
         self._has_words = False
         """Whether words of what is kept are known, or asked for by a commit."""
         self._unsent: deque[bytes | Commit] = deque()
-        self._uncommitted: deque[bytes | Commit] = deque()
-        """Sent, not yet answered by a commit."""
+        self._unsent_bytes = 0
+        self._unanswered = Unanswered(audio_format)
         self._put_bytes = 0
-        self._kept_bytes = 0
         self.link_began_s = 0.0
         """Where in the session's audio the newest link began to listen, in seconds."""
         self._resamplers: dict[int, Resampler] = {}
@@ -80,11 +75,11 @@ class Microphone:
             if not self._unsent and not self._has_words:
                 self._forget_silence(len(audio))
             self._put_bytes += len(audio)
-            self._kept_bytes += len(audio)
             if not self._unsent and self._send_now is not None and self._send_now(audio):
-                self._uncommitted.append(audio)
+                self._unanswered.append(audio)
             else:
                 self._unsent.append(audio)
+                self._unsent_bytes += len(audio)
                 self._reader.unpark()
             self._drop_oldest()
 
@@ -107,10 +102,11 @@ class Microphone:
         taken: list[bytes] = []
         while self._unsent:
             item = self._unsent.popleft()
-            self._uncommitted.append(item)
+            self._unanswered.append(item)
             if isinstance(item, Commit):
                 self._has_words = True
                 return Heard(b"".join(taken), commit=True)
+            self._unsent_bytes -= len(item)
             taken.append(item)
         return Heard(b"".join(taken), commit=False)
 
@@ -122,42 +118,38 @@ class Microphone:
         """The recogniser has answered: what it answered for need not be kept, but is context for the rest."""
         if text.strip():
             self.previous_text = text
-        if any(isinstance(item, Commit) for item in self._uncommitted):
-            while not isinstance(item := self._uncommitted.popleft(), Commit):
-                self._kept_bytes -= len(item)
+        if self._unanswered.has_commit:
+            self._unanswered.forget_utterance()
         else:
             tail_bytes = self._format.size_bytes(COMMIT_TAIL_MS)
-            sent_bytes = sum(len(item) for item in self._uncommitted if isinstance(item, bytes))
-            while self._uncommitted and sent_bytes > tail_bytes:
-                sent_bytes -= self._drop(self._uncommitted)
-        self._has_words = any(isinstance(item, Commit) for item in self._uncommitted)
+            self._unanswered.forget(self._unanswered.size_bytes - tail_bytes)
+        self._has_words = self._unanswered.has_commit
 
     def rewind(self) -> None:
         """A new link listens: give it again what the old one had not committed."""
-        self._unsent.extendleft(reversed(self._uncommitted))
-        self._uncommitted.clear()
         self.link_began_s = self._format.duration_ms(self._put_bytes - self._kept_bytes) / 1000
+        self._unsent_bytes += self._unanswered.size_bytes
+        self._unsent.extendleft(reversed(self._unanswered.take_all()))
+
+    @property
+    def _kept_bytes(self) -> int:
+        return self._unsent_bytes + self._unanswered.size_bytes
 
     def _forget_silence(self, size_bytes: int) -> None:
         """Make room for as much, not more: a recogniser that was away has not yet had time for words."""
-        while self._uncommitted and size_bytes > 0 and self._kept_bytes + size_bytes > self._wordless_bytes:
-            size_bytes -= self._drop(self._uncommitted)
+        self._unanswered.forget(min(size_bytes, self._kept_bytes + size_bytes - self._wordless_bytes))
 
     def _drop_oldest(self) -> None:
+        self._unanswered.forget(self._kept_bytes - self._max_bytes)
         while self._kept_bytes > self._max_bytes:
-            from_unsent = not self._uncommitted
-            dropped = self._drop(self._unsent if from_unsent else self._uncommitted)
-            if from_unsent and dropped:
-                if not self.dropped_bytes:
-                    log.warning("microphone_audio_dropped", reason="recogniser away")
-                self.dropped_bytes += dropped
-                self._tell_lost(self._format.duration_ms(dropped) / 1000)
-
-    def _drop(self, items: "deque[bytes | Commit]") -> int:
-        item = items.popleft()
-        size = len(item) if isinstance(item, bytes) else 0
-        self._kept_bytes -= size
-        return size
+            item = self._unsent.popleft()
+            if isinstance(item, Commit):
+                continue
+            if not self.dropped_bytes:
+                log.warning("microphone_audio_dropped", reason="recogniser away")
+            self._unsent_bytes -= len(item)
+            self.dropped_bytes += len(item)
+            self._tell_lost(self._format.duration_ms(len(item)) / 1000)
 
 
 class LeadMeter:
