@@ -6,6 +6,7 @@ PCM everywhere is signed 16-bit little-endian mono. Format names are ElevenLabs'
 
 import re
 import struct
+from functools import cached_property
 from typing import Final, Literal, Self
 
 import attrs
@@ -68,7 +69,7 @@ class AudioFormat:
         """Bytes of one sample; 1 for compressed formats, which may be cut anywhere."""
         return _BYTES_PER_SAMPLE.get(self.codec, 1)
 
-    @property
+    @cached_property  # asked for with every frame
     def bytes_per_second(self) -> int:
         """Bytes of one second of sound; for MP3 and Opus by their constant bit rate."""
         if self.bit_rate_kbps is not None:

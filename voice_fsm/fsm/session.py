@@ -103,7 +103,8 @@ class Session:
     @property
     def deadline_s(self) -> float:
         """When to send the next `Tick`; infinity for never. Changes with every event."""
-        return min((due_s for due_s, _ in deadlines(self._facts, self._limits)), default=math.inf)
+        due_s, _ = min(deadlines(self._facts, self._limits), default=(math.inf, ""))
+        return due_s
 
     @property
     def voice_due_s(self) -> float:
