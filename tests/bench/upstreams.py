@@ -154,10 +154,9 @@ class Upstream(asyncio.Protocol):
                 self._transport.write(_WHOLE_STREAM)
 
     def _speak(self, message: Mapping[str, str]) -> None:
-        if message.get("flush"):
-            self._transport.write(_spoken(contextId=message["context_id"]))
-        elif message.get("close_context"):
-            self._transport.write(_end(contextId=message["context_id"]))
+        if message.get("close_context"):
+            whose = message["context_id"]
+            self._transport.write(_spoken(contextId=whose) + _end(contextId=whose))
 
     def _hear(self, payload: bytes) -> None:
         found = _AUDIO.search(payload)

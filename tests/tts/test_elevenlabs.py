@@ -127,9 +127,8 @@ async def test_a_streamed_reply_goes_over_one_socket(autojump_clock: Any, nurser
         (context_id,) = stream.contexts
         settings = {"voice_settings": {"stability": 0.9, "similarity_boost": 0.9}}
         assert stream.messages == [
-            {"context_id": context_id, "text": f"{TEXTS[0]} ", **settings},
-            *({"context_id": context_id, "text": f"{text} "} for text in TEXTS[1:]),
-            {"context_id": context_id, "flush": True},
+            {"context_id": context_id, "text": f"{TEXTS[0]} ", "flush": True, **settings},
+            *({"context_id": context_id, "text": f"{text} ", "flush": True} for text in TEXTS[1:]),
             {"context_id": context_id, "close_context": True},
         ]
         assert audio_of(said) == spoken(*(f"{text} " for text in TEXTS))

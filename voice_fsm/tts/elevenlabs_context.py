@@ -12,7 +12,6 @@ from voice_fsm.tts.elevenlabs_wire import (
     Voice,
     closing_message,
     error_of_close,
-    flush_message,
     keep_alive_message,
     read_socket_message,
     text_message,
@@ -76,7 +75,6 @@ class Context:
             self._script.taken = number
         self._may_end = True
         patience.expect_audio_to_the_end()
-        await send(flush_message(self._id))
         await send(closing_message(self._id))
         self._is_closed = True
 

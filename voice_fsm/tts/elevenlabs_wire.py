@@ -121,12 +121,12 @@ def socket_url(base_url: str, voice: Voice) -> str:
 
 
 def text_message(context_id: str, piece: str, voice: Voice | None) -> str:
-    """Send a piece of text to a context; the service wants each to end with a space.
+    """Send a piece of text to a context, to be spoken at once; the service wants each to end with a space.
 
     The first begins the context, and it alone may hold settings: those of ``voice``.
     """
     settings = {} if voice is None else {"voice_settings": voice.settings_json()}
-    return json.dumps({"text": f"{piece} ", "context_id": context_id, **settings})
+    return json.dumps({"text": f"{piece} ", "context_id": context_id, "flush": True, **settings})
 
 
 def keep_alive_message(context_id: str) -> str:
@@ -134,13 +134,8 @@ def keep_alive_message(context_id: str) -> str:
     return json.dumps({"text": "", "context_id": context_id})
 
 
-def flush_message(context_id: str) -> str:
-    """Ask for the speech of all text so far."""
-    return json.dumps({"context_id": context_id, "flush": True})
-
-
 def closing_message(context_id: str) -> str:
-    """End a context: what was asked for of it still comes, then its final frame."""
+    """End a context: what was flushed of it still comes, then its final frame."""
     return json.dumps({"context_id": context_id, "close_context": True})
 
 
