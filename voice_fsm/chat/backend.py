@@ -4,7 +4,7 @@ docs/backend.md tells its author what to build.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import attrs
@@ -19,7 +19,7 @@ from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
 from voice_fsm.upstream.faults import RefusedError, bearer
 from voice_fsm.upstream.http import Answer, Deadlines, json_request
-from voice_fsm.upstream.retry import RetryPolicy, ask_with_retries
+from voice_fsm.upstream.retry import RetryPolicy, open_answer_with_retries
 
 _MAX_REGISTRATION_BYTES: Final = 64 * 1024
 _NO_SUCH_PATH: Final = frozenset({404, 405, 501})
@@ -102,11 +102,11 @@ class BackendChat:
             ClientError: on entering: as `check`.
         """
         self.check(request.backend)
-        async with AsyncExitStack() as stack:
-            try:
-                answer = await self._ask(stack, request, self._options(request.backend))
-            except RefusedError as error:
-                raise self._refused_chat(error) from None
+        try:
+            answer = await self._ask(request, self._options(request.backend))
+        except RefusedError as error:
+            raise self._refused_chat(error) from None
+        async with aclosing(answer):
             yield Reply(answer, decoder_for(answer.content_type, self._config.fields.reply))
 
     def _options(self, chosen: BackendOptions) -> BackendOptions:
@@ -124,21 +124,21 @@ class BackendChat:
             system_prompt=own.system_prompt if chosen.system_prompt is None else chosen.system_prompt,
         )
 
-    async def _ask(self, stack: AsyncExitStack, request: ChatRequest, options: BackendOptions) -> Answer:
+    async def _ask(self, request: ChatRequest, options: BackendOptions) -> Answer:
         """Chat under the registration that is set, or under one of ours.
 
         One of ours that the backend has forgotten is made anew, once.
         """
         if options.registration_id is not None:
-            return await self._chat(stack, request, options.registration_id)
+            return await self._chat(request, options.registration_id)
         known = await self._registration_id(options)
         try:
-            return await self._chat(stack, request, known)
+            return await self._chat(request, known)
         except RefusedError as error:
             if not _may_mean_unknown_registration(error):
                 raise
         self._registrations.forget(options, known)
-        return await self._chat(stack, request, await self._registration_id(options))
+        return await self._chat(request, await self._registration_id(options))
 
     async def _registration_id(self, options: BackendOptions) -> str:
         return await self._registrations.get(options, lambda: self._register(options))
@@ -146,11 +146,11 @@ class BackendChat:
     async def _register(self, options: BackendOptions) -> str:
         values = attrs.asdict(options, filter=lambda _, value: value is not None)
         body = {getattr(self._config.fields, name): value for name, value in values.items()}
-        async with AsyncExitStack() as stack:
-            try:
-                answer = await self._post(stack, self._config.register_path, body)
-            except RefusedError as error:
-                raise self._refused_registration(error) from None
+        try:
+            answer = await self._post(self._config.register_path, body)
+        except RefusedError as error:
+            raise self._refused_registration(error) from None
+        async with aclosing(answer):
             return self._read_registration_id(answer, await answer.read_json(_MAX_REGISTRATION_BYTES))
 
     def _refused_registration(self, error: RefusedError) -> ProviderError:
@@ -170,7 +170,7 @@ class BackendChat:
             ProviderFault.BAD_RESPONSE, f"The chat backend registered this server without giving a {name}."
         )
 
-    async def _chat(self, stack: AsyncExitStack, request: ChatRequest, registration_id: str) -> Answer:
+    async def _chat(self, request: ChatRequest, registration_id: str) -> Answer:
         fields = self._config.fields
         body = {
             fields.registration_id: registration_id,
@@ -178,10 +178,10 @@ class BackendChat:
             fields.message: request.text,
             fields.metadata: _metadata(request, with_history=self._config.send_history),
         }
-        return await self._post(stack, self._config.chat_path, body)
+        return await self._post(self._config.chat_path, body)
 
-    async def _post(self, stack: AsyncExitStack, path: str, body: Mapping[str, Any]) -> Answer:
-        """Send one request, again where that may help; the answer is closed with ``stack``."""
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """Send one request, again where that may help; the caller closes the answer."""
         config = self._config
         call = json_request(
             self._client,
@@ -189,10 +189,9 @@ class BackendChat:
             body,
             {**config.headers, **bearer(Upstream.CHAT, config.api_key)},
         )
-        asking = ask_with_retries(
+        return await open_answer_with_retries(
             self._client, call, upstream=Upstream.CHAT, deadlines=config.deadlines, policy=config.retry
         )
-        return await stack.enter_async_context(asking)
 
     def _refused_chat(self, error: RefusedError) -> ProviderError:
         if not _may_mean_unknown_registration(error):

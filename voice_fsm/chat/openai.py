@@ -18,7 +18,7 @@ from voice_fsm.errors import ProviderFault, Upstream
 from voice_fsm.fsm.options import BackendOptions
 from voice_fsm.upstream.faults import RefusedError, bearer, provider_error
 from voice_fsm.upstream.http import Answer, Deadlines, json_request
-from voice_fsm.upstream.retry import RetryPolicy, ask_with_retries
+from voice_fsm.upstream.retry import RetryPolicy, open_answer_with_retries
 
 _PATH: Final = "chat/completions"
 
@@ -93,7 +93,8 @@ class OpenAiChat:
     async def _open(
         self, stack: AsyncExitStack, request: ChatRequest, messages: Sequence[Message]
     ) -> OpenReply:
-        answer = await self._ask(stack, self._call(request, messages))
+        answer = await self._ask(self._call(request, messages))
+        stack.push_async_callback(answer.aclose)
         if answer.content_type != "text/event-stream":  # LM Studio: 200 for addresses it does not know
             raise answer.error(ProviderFault.BAD_RESPONSE)
         stream = OpenAiStream()
@@ -102,13 +103,12 @@ class OpenAiChat:
             Reply(answer, stream, may_be_silent=lambda: wants_tools and bool(stream.calls)), stream
         )
 
-    async def _ask(self, stack: AsyncExitStack, call: httpx.Request) -> Answer:
+    async def _ask(self, call: httpx.Request) -> Answer:
         config = self._config
-        asking = ask_with_retries(
-            self._client, call, upstream=Upstream.CHAT, deadlines=config.deadlines, policy=config.retry
-        )
         try:
-            return await stack.enter_async_context(asking)
+            return await open_answer_with_retries(
+                self._client, call, upstream=Upstream.CHAT, deadlines=config.deadlines, policy=config.retry
+            )
         except RefusedError as error:
             if error.status != httpx.codes.NOT_FOUND:
                 raise

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Self
 
 import attrs
@@ -54,10 +54,9 @@ class GuardedChat:
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """See `ChatProvider`. A client's own backend is none of the others' business."""
-        async with AsyncExitStack() as stack:
-            if request.backend == BackendOptions():
-                await stack.enter_async_context(self._breaker.call())
-            yield await stack.enter_async_context(self._provider.reply(request))
+        guard = self._breaker.call() if request.backend == BackendOptions() else nullcontext()
+        async with guard, self._provider.reply(request) as parts:
+            yield parts
 
 
 class GuardedTts:

@@ -7,8 +7,9 @@ async with ask(client, request, upstream=Upstream.TTS, deadlines=deadlines) as a
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import lru_cache
+from http.cookiejar import CookieJar
 from importlib.metadata import version
 from typing import Any, Final, Self, TypeVar
 from urllib.request import getproxies
@@ -66,8 +67,15 @@ def open_client(
         ),
         timeout=httpx.Timeout(10.0),
         headers={"User-Agent": f"voice-fsm/{version('voice-fsm')}", "Accept-Encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        cookies=_NoCookies(),
     )
+
+
+class _NoCookies(CookieJar):
+    """Takes none, and has none to give."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
 
 
 def json_request(
@@ -75,8 +83,17 @@ def json_request(
 ) -> httpx.Request:
     """Make a POST of JSON, in ASCII: escaped, even half a surrogate pair of a transcript can be sent."""
     return client.build_request(
-        "POST", url, content=json.dumps(body), headers={**headers, "Content-Type": "application/json"}
+        "POST",
+        _parsed(url),
+        content=json.dumps(body),
+        headers={**headers, "Content-Type": "application/json"},
     )
+
+
+@lru_cache(maxsize=100)
+def _parsed(url: str) -> httpx.URL:
+    """Parse an address: most of the work of making a request, and the same for each."""
+    return httpx.URL(url)
 
 
 class Answer:
@@ -90,12 +107,16 @@ class Answer:
         self.headers = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         """Without parameters, in lower case; blank if the upstream gave none."""
-        self.request_id = request_id(response.headers)
-        """The upstream's own id of this call, for the operator's log."""
         self._response = response
         self._upstream = upstream
         self._patience = patience
+        self._has_ended = False
         self._chunks: AsyncIterator[bytes] = response.extensions.get(BODY) or response.aiter_raw()
+
+    @property
+    def request_id(self) -> str | None:
+        """The upstream's own id of this call, for the operator's log."""
+        return request_id(self.headers)
 
     def __aiter__(self) -> Self:
         return self
@@ -104,6 +125,7 @@ class Answer:
         with httpx_errors_as(self._upstream):
             chunk = await self._patience.wait_for(lambda: anext(self._chunks, None))
         if chunk is None:
+            self._has_ended = True
             raise StopAsyncIteration
         self._patience.has_begun()
         return chunk
@@ -136,6 +158,8 @@ class Answer:
 
     async def drain(self) -> None:
         """Take the little that is left once the answer is known, so that its connection can serve again."""
+        if self._has_ended:
+            return
         with trio.move_on_after(_DRAIN_S), suppress(ProviderError):
             async for _ in self:
                 pass
@@ -165,13 +189,19 @@ class Answer:
 async def ask(
     client: httpx.AsyncClient, request: httpx.Request, *, upstream: Upstream, deadlines: Deadlines
 ) -> AsyncIterator[Answer]:
-    """Send a request of ``client.build_request`` and wait for its answer's head.
+    """Do as `open_answer`; leaving the context ends the call, finished or not."""
+    async with aclosing(await open_answer(client, request, upstream=upstream, deadlines=deadlines)) as answer:
+        yield answer
 
-    Leaving the context ends the call, finished or not.
+
+async def open_answer(
+    client: httpx.AsyncClient, request: httpx.Request, *, upstream: Upstream, deadlines: Deadlines
+) -> Answer:
+    """Send a request of ``client.build_request`` and wait for the answer's head; the caller closes it.
 
     Raises:
-        RefusedError: on entering: the status is no success.
-        ProviderError: on entering: no answer; see `httpx_errors_as` and `Deadlines`.
+        RefusedError: the status is no success.
+        ProviderError: no answer; see `httpx_errors_as` and `Deadlines`.
     """
     patience = Patience(upstream, deadlines)
     request.stream = _Body(request.read())
@@ -179,14 +209,12 @@ async def ask(
     with httpx_errors_as(upstream):
         response = await patience.wait_for(lambda: client.send(request, stream=True))
     answer = Answer(response, upstream, patience)
-    try:
-        if not response.is_success:
-            raise await _refusal(answer, upstream)
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+    if response.is_success and response.headers.get("content-encoding", "identity").lower() == "identity":
+        return answer
+    async with aclosing(answer):
+        if response.is_success:
             raise answer.error(ProviderFault.BAD_RESPONSE)
-        yield answer
-    finally:
-        await answer.aclose()
+        raise await _refusal(answer, upstream)
 
 
 async def _refusal(answer: Answer, upstream: Upstream) -> RefusedError:

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to an upstream: h11's protocol on a Trio stream, with the exceptions of httpx."""
 
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Final, Self, TypeVar
 
@@ -42,14 +42,8 @@ class Origin:
         return cls(url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme])
 
 
-@attrs.frozen
-class Timeouts:
-    """How long each step may take, in seconds, as httpx says it; ``None`` is for ever."""
-
-    connect: float | None = None
-    read: float | None = None
-    write: float | None = None
-    pool: float | None = None
+Timeouts = Mapping[str, float | None]
+"""How many seconds a step may take, by httpx's names: connect, read, write, pool; ``None`` is for ever."""
 
 
 async def within(seconds: float | None, step: Awaitable[T], too_slow: type[httpx.TimeoutException]) -> T:
@@ -74,7 +68,7 @@ class HttpConnection:
         self._stream = stream
         self._socket = socket
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
-        self._timeouts = Timeouts()
+        self._timeouts: Timeouts = {}
 
     async def send(self, request: httpx.Request, timeouts: Timeouts) -> h11.Response:
         """Send a request and wait for the head of its answer.
@@ -135,7 +129,7 @@ class HttpConnection:
         """Send; a peer that takes no more may have answered all the same (RFC 9112, section 9.5)."""
         try:
             for piece in pieces:
-                await within(self._timeouts.write, self._stream.send_all(piece), httpx.WriteTimeout)
+                await within(self._timeouts.get("write"), self._stream.send_all(piece), httpx.WriteTimeout)
         except trio.BrokenResourceError:
             return
         except trio.ClosedResourceError as error:
@@ -150,7 +144,7 @@ class HttpConnection:
     async def _receive(self) -> None:
         try:
             data = await within(
-                self._timeouts.read, self._stream.receive_some(_READ_BYTES), httpx.ReadTimeout
+                self._timeouts.get("read"), self._stream.receive_some(_READ_BYTES), httpx.ReadTimeout
             )
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpx.ReadError(str(error)) from error

@@ -39,7 +39,7 @@ class HttpPool(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: there is no answer.
         """
-        timeouts = Timeouts(**request.extensions.get("timeout", {}))
+        timeouts: Timeouts = request.extensions.get("timeout", {})
         origin = Origin.of(request.url)
         await self._take_place(timeouts)
         with ExitStack() as leaving:
@@ -70,7 +70,7 @@ class HttpPool(httpx.AsyncBaseTransport):
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
-            await within(timeouts.pool, self._places.acquire(), httpx.PoolTimeout)
+            await within(timeouts.get("pool"), self._places.acquire(), httpx.PoolTimeout)
 
     def _take_idle(self, origin: Origin) -> HttpConnection | None:
         """Find the last used connection to an origin; those found to be dead or too old are gone for good."""
@@ -87,7 +87,7 @@ class HttpPool(httpx.AsyncBaseTransport):
 
     async def _open(self, origin: Origin, timeouts: Timeouts) -> HttpConnection:
         self._keep_idle(self._places.value)
-        return await within(timeouts.connect, open_connection(origin, self._tls), httpx.ConnectTimeout)
+        return await within(timeouts.get("connect"), open_connection(origin, self._tls), httpx.ConnectTimeout)
 
     def _give_back(self, connection: HttpConnection) -> None:
         self.busy.remove(connection)

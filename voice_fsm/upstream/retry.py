@@ -1,8 +1,8 @@
 """Try a call again when that may help and nobody has noticed yet."""
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
@@ -10,7 +10,7 @@ import httpx
 import trio
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
-from voice_fsm.upstream.http import Answer, Deadlines, ask
+from voice_fsm.upstream.http import Answer, Deadlines, open_answer
 
 T = TypeVar("T")
 
@@ -59,25 +59,21 @@ async def with_retries(
     return await attempt()
 
 
-@asynccontextmanager
-async def ask_with_retries(
+async def open_answer_with_retries(
     client: httpx.AsyncClient,
     request: httpx.Request,
     *,
     upstream: Upstream,
     deadlines: Deadlines,
     policy: RetryPolicy,
-) -> AsyncIterator[Answer]:
-    """Do as `ask` does, again where that may help; each attempt has the deadlines anew.
+) -> Answer:
+    """Do as `open_answer` does, again where that may help; each attempt has the deadlines anew.
 
     Raises:
-        ProviderError: on entering: the last attempt's.
+        ProviderError: the last attempt's.
     """
-    async with AsyncExitStack() as stack:
-        yield await with_retries(
-            lambda: stack.enter_async_context(ask(client, request, upstream=upstream, deadlines=deadlines)),
-            policy,
-        )
+    attempt = partial(open_answer, client, request, upstream=upstream, deadlines=deadlines)
+    return await with_retries(attempt, policy)
 
 
 def may_retry(error: ProviderError) -> bool:
