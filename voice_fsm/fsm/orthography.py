@@ -51,4 +51,4 @@ def is_wide(char: str) -> bool:
 
 def width(text: str) -> int:
     """Length of speech, in Latin letters: a wide character is a syllable, and counts as three."""
-    return sum(3 if is_wide(char) else 1 for char in text)
+    return len(text) if text.isascii() else sum(3 if is_wide(char) else 1 for char in text)

@@ -116,7 +116,7 @@ class Speakable:
         self._item_open = False
         self._is_plain = False
         """Whether the grammar waits for the next character within a line, so that letters are but letters."""
-        marks: dict[str, Callable[[str], _Steps[None]]] = {
+        self._marks: dict[str, Callable[[str], _Steps[None]]] = {
             "*": self._asterisks,
             "_": self._underscores,
             "~": self._tildes,
@@ -127,7 +127,7 @@ class Speakable:
             "\\": self._backslash,
             **dict.fromkeys(_URL_LETTERS, self._maybe_url),
         }
-        self._marks = dict.fromkeys(_Block, marks) | {_Block.ROW: marks | {"|": self._cell}}
+        self._marks_of_row = self._marks | {"|": self._cell}
         self._parser = self._document()
         next(self._parser)
 
@@ -223,7 +223,7 @@ class Speakable:
     def _line(self) -> _Steps[str]:
         block = yield from self._block()
         yield from self._begin_line(block)
-        marks = self._marks[block]
+        marks = self._marks_of_row if block is _Block.ROW else self._marks
         self._is_plain = True
         while (char := self._returned.popleft() if self._returned else (yield)) not in _LINE_ENDS:
             mark = marks.get(char)

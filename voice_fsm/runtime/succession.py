@@ -21,6 +21,8 @@ class Leaving(Protocol):
 
 async def await_all_gone(predecessors: Sequence[Leaving]) -> ProviderError | None:
     """Wait until they are; gives an error if that takes too long."""
+    if not predecessors:
+        return None
     with trio.move_on_after(PREDECESSOR_S):
         for predecessor in predecessors:
             await predecessor.gone.wait()
