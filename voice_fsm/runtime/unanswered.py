@@ -12,7 +12,7 @@ import attrs
 from voice_fsm.audio import AudioFormat
 from voice_fsm.audio.samples import ulaw_decode, ulaw_encode
 
-BLOCK_MS: Final = 500
+BLOCK_MS: Final = 300
 """Audio that is joined, and made mu-law: few large pieces take less time and memory than many small ones."""
 
 
