@@ -7,7 +7,6 @@ queued is dropped, its credits come back, and from then on nothing of it is take
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -79,8 +78,8 @@ class Outgoing:
 
     def __init__(self, voice_due_s: Callable[[], float] = lambda: -math.inf) -> None:
         self._voice_due_s = voice_due_s
-        self._items: deque[Notice | Answer | TextDelta] = deque()
-        self._voice: deque[Voice] = deque()
+        self._items: list[Notice | Answer | TextDelta] = []
+        self._voice: list[Voice] = []
         self._notices = 0
         self._text_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
         self._voice_credits = trio.Semaphore(MAX_TURN_OUTPUT, max_value=MAX_TURN_OUTPUT)
@@ -151,10 +150,10 @@ class Outgoing:
         for output in [*self._items, *self._voice]:
             if isinstance(output, TurnOutput) and output.turn_id == turn_id:
                 self._credits_of(output).release()
-        self._items = deque(
+        self._items = [
             item for item in self._items if not (isinstance(item, TextDelta) and item.turn_id == turn_id)
-        )
-        self._voice = deque(voice for voice in self._voice if voice.turn_id != turn_id)
+        ]
+        self._voice = [voice for voice in self._voice if voice.turn_id != turn_id]
         self._tell_if_drained()
 
     def wake(self) -> None:
@@ -201,9 +200,9 @@ class Outgoing:
 
     def _next(self) -> Item | None:
         if self._items:
-            return self._items.popleft()
+            return self._items.pop(0)
         if self._voice and (self._finished or self._voice_due_s() <= trio.current_time()):
-            return self._voice.popleft()
+            return self._voice.pop(0)
         return None
 
     def _credits_of(self, output: TurnOutput) -> trio.Semaphore:

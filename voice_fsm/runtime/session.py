@@ -6,7 +6,6 @@ whoever learns that the user interrupts (the link to the recogniser, the client'
 turn before its own next line.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, Protocol
 
@@ -133,7 +132,7 @@ class VoiceSession:
             is_assistant_audible=lambda: self.state == "speaking",
         )
         self._tells_speech = False
-        self._commits: deque[Literal["heard", "void"]] = deque()
+        self._commits: list[Literal["heard", "void"]] = []
         """The ends of utterances that the recogniser has not answered, and what becomes of its answers."""
         self._lead = LeadMeter(services.max_audio_lead_s)
         self._too_fast = False
@@ -322,7 +321,7 @@ class VoiceSession:
                 self._activity.note_partial(event.text)
             case Committed():
                 self._activity.note_commit()
-                if self._commits and self._commits.popleft() == "void":
+                if self._commits and self._commits.pop(0) == "void":
                     return
         self.step(event)
 

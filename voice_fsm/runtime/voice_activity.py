@@ -4,7 +4,6 @@ It costs CPU time for every second of audio, so it listens only in sessions wher
 barge-in, an event that the client asked for, or the end of utterances.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -97,7 +96,7 @@ class VoiceActivity:
         self.tell_score: Callable[[float], None] | None = None
         """Who is told, for every `PIECE_MS` of audio, how probable speech is in it; set before `ensure`."""
         self._assignment: Assignment | None = None
-        self._waiting: deque[_Sound | Assignment | None] = deque()
+        self._waiting: list[_Sound | Assignment | None] = []
         """Audio, and between it the assignments that hold from there on."""
         self._worker = trio.lowlevel.ParkingLot()
         self._ear: _Ear | None = None
@@ -140,7 +139,7 @@ class VoiceActivity:
             while True:
                 while not self._waiting:
                     await self._worker.park()
-                item = self._waiting.popleft()
+                item = self._waiting.pop(0)
                 if isinstance(item, _Sound):
                     await self._listen(item)
                 else:

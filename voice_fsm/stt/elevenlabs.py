@@ -8,7 +8,6 @@ handed on: nothing marks it, and the utterance is not final before its `Committe
 """
 
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -155,7 +154,7 @@ class _Link:
         self._ledger = CommitLedger(self._format.size_bytes(_MIN_COMMIT_MS))
         self._timeline = Timeline(self._format.bytes_per_second)
         self._interpreter = Interpreter(self._timeline, timed=options.include_timestamps)
-        self._transcripts: deque[Transcript] = deque()
+        self._transcripts: list[Transcript] = []
         self._context: str | None = None
         self._has_begun = False
         self._last_audio_at_s = trio.current_time()
@@ -213,7 +212,7 @@ class _Link:
                 raise StopAsyncIteration if self._failure is None else self._failure
             with trio.CancelScope() as self._reading:
                 await self._listen()
-        return self._transcripts.popleft()
+        return self._transcripts.pop(0)
 
     def close(self) -> None:
         """Take nothing more, and end the iteration after what has been heard."""

@@ -7,7 +7,6 @@ service, 2026-09 to 2026-11.
 import json
 import math
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -107,7 +106,7 @@ class CommitLedger:
         self._fresh_bytes = 0
         self._has_uncommitted = False
         # One for each commit: when its answer is due, or None for a blank that follows the one before it.
-        self._awaited: deque[float | None] = deque()
+        self._awaited: list[float | None] = []
 
     @property
     def padding_bytes(self) -> int:
@@ -152,10 +151,10 @@ class CommitLedger:
         if not self._awaited:
             self._fresh_bytes = 0
             return 0
-        self._awaited.popleft()
+        self._awaited.pop(0)
         blanks = 0
         while self._awaited and self._awaited[0] is None:
-            self._awaited.popleft()
+            self._awaited.pop(0)
             blanks += 1
         return blanks
 

@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Collection
 from contextlib import suppress
+from functools import cache
 from typing import Final, cast
 
 import attrs
@@ -85,7 +85,7 @@ class VoiceEndpoint:
         # Every log line of the session's tasks carries this.
         with structlog.contextvars.bound_contextvars(connection=secrets.token_hex(4)):
             door = VoiceDoor(websocket, self._services, self._policy)
-            session = VoiceSession(self._services, door, untold=_untold(()))
+            session = VoiceSession(self._services, door, untold=_untold(frozenset()))
             session.answer(wire.SessionReady())
             await session.run()
 
@@ -199,7 +199,10 @@ class VoiceDoor:
         options = wire.merge_options(self._services.defaults, message)
         session_id = message.session_id or self._session_id
         session.configure(
-            session_id, options, tell_speech="speech" in message.events, untold=_untold(message.events)
+            session_id,
+            options,
+            tell_speech="speech" in message.events,
+            untold=_untold(frozenset(message.events)),
         )
         self._session_id = session_id
         log.info("session_configured", session_id=session_id)
@@ -308,6 +311,7 @@ class VoiceDoor:
                 return wire.SessionClosing(reason=reason)
 
 
-def _untold(events: Collection[wire.EventKind]) -> frozenset[type]:
-    """What a client that asked for these events is not told."""
+@cache
+def _untold(events: frozenset[wire.EventKind]) -> frozenset[type]:
+    """What a client that asked for these events is not told; the same object for all who did."""
     return frozenset(kind for kind, event in _ON_REQUEST.items() if event not in events)
