@@ -393,6 +393,19 @@ async def test_an_idle_socket_on_which_something_fails_is_given_up(
     assert len(fake.streams) == 2
 
 
+async def test_an_error_of_an_interrupted_turn_costs_the_next_a_socket(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """It is not told as the other's: that one is asked for again, over a socket of its own."""
+    fake = FakeElevenLabsTts(troubles=[Report("quota_exceeded", "Used up.")], first_audio_s=3)
+    async with rig(fake) as r:
+        with trio.move_on_after(2):
+            await r.say(Chat(nursery, LONG))
+        assert audio_of(await r.say(Chat(nursery, "Hi."))) == spoken("Hi. ")
+
+    assert [len(stream.contexts) for stream in fake.streams] == [2, 1]
+
+
 async def test_sessions_that_are_answered_at_once_have_a_socket_each(
     autojump_clock: Any, nursery: trio.Nursery
 ) -> None:

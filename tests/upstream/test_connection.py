@@ -107,13 +107,21 @@ async def test_what_came_before_the_end_is_there_at_once_and_nothing_after(end: 
 
 
 async def test_who_waits_comes_first() -> None:
-    """A message is not taken away from a task that waits for it."""
-    connection, _, to_read = pair()
+    """A message is not taken away from a task that has a ping to answer before it."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    connection = UpstreamSocket(ours, b"", LIMIT)
+    got: list[str | bytes] = []
+
+    async def read() -> None:
+        got.append(await connection.get_message())
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.get_message)
+        nursery.start_soon(read)
+        await theirs.send_all(encode_frame(PING, b"") + encode_frame(TEXT, b"one"))
         await trio.testing.wait_all_tasks_blocked()
-        await to_read.send_all(encode_frame(TEXT, b"one"))
         assert connection.get_now() is None
+        await theirs.receive_some()
+    assert got == ["one"]
 
 
 async def test_two_readers_take_turns() -> None:

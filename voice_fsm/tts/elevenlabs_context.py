@@ -38,12 +38,15 @@ def overhear(socket: SpeechSocket[Voice], message: str | bytes) -> None:
     """Note which context ends, while no reply reads the socket.
 
     Raises:
-        ProviderError: the service found fault with something; it closes the socket after that.
+        ProviderError: TRUNCATED: an error ends the socket; BAD_RESPONSE.
     """
-    _note_end(socket, read_socket_message(message))
+    _note(socket, read_socket_message(message))
 
 
-def _note_end(socket: SpeechSocket[Voice], message: SocketMessage) -> None:
+def _note(socket: SpeechSocket[Voice], message: SocketMessage) -> None:
+    """Take note of a message to another context, or to an unknown one."""
+    if message.is_error:
+        raise provider_error(Upstream.TTS, ProviderFault.TRUNCATED)
     if message.is_final:
         socket.unfinished.discard(message.context_id or "")
 
@@ -79,10 +82,13 @@ class Context:
         self._is_closed = True
 
     def read(self, message: str | bytes) -> Frame | None:
-        """See `Dialogue`. What belongs to other contexts is dropped here, so that no two turns mix."""
+        """See `Dialogue`. What belongs to other contexts is dropped here, so that no two turns mix.
+
+        An error of another context costs this one its socket, no more: it is not the reply's own.
+        """
         said = read_socket_message(message)
         if not self._is_ours(said):
-            _note_end(self._socket, said)
+            _note(self._socket, said)
             return None
         frame = said.frame()
         if frame.alignment is not None:

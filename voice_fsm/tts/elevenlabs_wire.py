@@ -159,13 +159,21 @@ class SocketMessage:
         """Whether nothing more comes of its context."""
         return bool(self._fields.get("isFinal") or self._fields.get("is_final"))
 
+    @property
+    def is_error(self) -> bool:
+        """Whether it tells of an error, after which the service closes the socket."""
+        fields = self._fields
+        return bool(fields.get("error") or (fields.get("message") and not fields.get("audio")))
+
     def frame(self) -> Frame:
         """Give what it says; its alignment counts from the start of this message's audio.
 
         Raises:
-            ProviderError: BAD_RESPONSE: it is not understood.
+            ProviderError: it is an error, or BAD_RESPONSE: it is not understood.
         """
         fields = self._fields
+        if self.is_error:
+            raise _error_of_message(fields)
         return Frame(_audio(fields.get("audio")), _socket_alignment(fields), self.is_final)
 
 
@@ -173,12 +181,9 @@ def read_socket_message(message: str | bytes) -> SocketMessage:
     """Read a message of the socket.
 
     Raises:
-        ProviderError: it is an error, or BAD_RESPONSE: it is not understood.
+        ProviderError: BAD_RESPONSE.
     """
-    fields = _json_object(message)
-    if fields.get("error") or (fields.get("message") and not fields.get("audio")):
-        raise _error_of_message(fields)
-    return SocketMessage(fields)
+    return SocketMessage(_json_object(message))
 
 
 def read_timestamps_line(line: bytes) -> Frame:
