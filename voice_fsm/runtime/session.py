@@ -265,30 +265,31 @@ class VoiceSession:
         Raises:
             ClientError: not configured yet, not whole samples, or too far ahead of real time.
         """
-        if self.state == "unconfigured":
-            raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.")
         microphone = self._hearing.microphone
         if microphone is None:
+            if self.state == "unconfigured":
+                raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.")
             return
         audio_format = self.options.stt.audio_format
-        if audio_format.codec != "pcm" and sample_rate_hz not in (None, audio_format.sample_rate_hz):
-            raise ClientError(
-                ClientFault.INVALID_FIELD,
-                f"The session's audio is {audio_format}; only PCM may come at another rate.",
-                field="sample_rate",
-            )
+        if sample_rate_hz not in (None, audio_format.sample_rate_hz):
+            if audio_format.codec != "pcm":
+                raise ClientError(
+                    ClientFault.INVALID_FIELD,
+                    f"The session's audio is {audio_format}; only PCM may come at another rate.",
+                    field="sample_rate",
+                )
+            audio_format = AudioFormat("pcm", sample_rate_hz)
         if len(audio) % audio_format.bytes_per_sample:
             raise ClientError(ClientFault.INVALID_AUDIO, "The audio does not end with a whole sample.")
-        rate_hz = sample_rate_hz or audio_format.sample_rate_hz
-        self._check_lead(len(audio) / audio_format.bytes_per_sample / rate_hz)
+        now_s = trio.current_time()
+        self._check_lead(len(audio) / audio_format.bytes_per_second, now_s)
         if previous_text:
             microphone.previous_text = previous_text
         if not self._too_fast:
-            heard_format = AudioFormat(audio_format.codec, rate_hz)
-            microphone.put(audio, rate_hz)
-            self._activity.put(audio, heard_format)
+            microphone.put(audio, audio_format.sample_rate_hz)
+            self._activity.put(audio, audio_format)
             if self._sound is not None:
-                self._sound.heard(trio.current_time(), audio, heard_format)
+                self._sound.heard(now_s, audio, audio_format)
 
     def commit_audio(self) -> None:
         """End the utterance under way.
@@ -325,10 +326,10 @@ class VoiceSession:
                     return
         self.step(event)
 
-    def _check_lead(self, duration_s: float) -> None:
+    def _check_lead(self, duration_s: float, now_s: float) -> None:
         """Tell a client once each time that it begins to run too far ahead."""
         was_too_fast = self._too_fast
-        self._too_fast = not self._lead.admits(duration_s, trio.current_time())
+        self._too_fast = not self._lead.admits(duration_s, now_s)
         if self._too_fast:
             self._services.metrics.dropped("too_fast", duration_s)
         if self._too_fast and not was_too_fast:

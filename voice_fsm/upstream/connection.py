@@ -8,7 +8,7 @@ follows from it: pings are answered, and the peer's closing is noticed, while so
 What trio-websocket raises and says, `ConnectionClosed` and its `CloseReason`, is raised and said here too.
 """
 
-import secrets
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -92,7 +92,7 @@ class UpstreamSocket:
             return False
         if self.closed is not None or self._said_goodbye:
             return False
-        frame = encode_frame(TEXT, text, secrets.token_bytes(_MASK_BYTES))
+        frame = encode_frame(TEXT, text, os.urandom(_MASK_BYTES))
         try:
             sent_bytes = write_now(self._socket, frame)
         except OSError:
@@ -152,7 +152,7 @@ class UpstreamSocket:
             with trio.move_on_after(every_s):
                 await self._overhear(overhear)
             self._heard = False
-            await self._transmit(encode_frame(PING, b"", secrets.token_bytes(_MASK_BYTES)))
+            await self._transmit(encode_frame(PING, b"", os.urandom(_MASK_BYTES)))
             with trio.move_on_after(patience_s):
                 await self._overhear(overhear, until_heard=True)
             if not self._heard:
@@ -227,7 +227,7 @@ class UpstreamSocket:
             except FrameError as error:
                 await self._end_with(error.close_code, error.reason)
         elif control.opcode == PING and not self._said_goodbye:
-            await self._transmit(encode_frame(PONG, control.payload, secrets.token_bytes(_MASK_BYTES)))
+            await self._transmit(encode_frame(PONG, control.payload, os.urandom(_MASK_BYTES)))
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class UpstreamSocket:
         if self.closed is not None or self._said_goodbye:
             await trio.lowlevel.checkpoint()
             raise ConnectionClosed(self.closed)
-        await self._transmit(encode_frame(opcode, payload, secrets.token_bytes(_MASK_BYTES)))
+        await self._transmit(encode_frame(opcode, payload, os.urandom(_MASK_BYTES)))
 
     async def _transmit(self, frame: bytes) -> None:
         await _acquire(self._sending)
@@ -272,7 +272,7 @@ class UpstreamSocket:
     async def _say_goodbye(self, code: int, reason: str = "") -> None:
         if not self._said_goodbye:
             self._said_goodbye = True
-            await self._transmit(encode_close(code, reason, secrets.token_bytes(_MASK_BYTES)))
+            await self._transmit(encode_close(code, reason, os.urandom(_MASK_BYTES)))
 
     def _note_end(self, code: int, reason: str = "") -> None:
         if self.closed is None:

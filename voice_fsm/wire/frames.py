@@ -6,7 +6,10 @@ bring, takes 27; and a frame that announces too much is refused by its header, b
 
 from typing import Final, NamedTuple
 
-import numpy as np
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel was built for this kind of machine
+    from websockets.utils import apply_mask
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -133,7 +136,7 @@ class FrameReader:
         if len(fed) < end:
             return None
         if self._mask_bytes:
-            payload = _xored(fed, fed[mask_at:begin], begin, length)
+            payload = apply_mask(fed[begin:end], fed[mask_at:begin])
         else:
             payload = bytes(fed[begin:end])
         self._fed, self._at = (b"", 0) if end == len(fed) else (fed, end)
@@ -160,7 +163,7 @@ def encode_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
     """Make one final frame: a server's, or a client's with a ``mask`` of four random bytes."""
     length, mask_bit = len(payload), _MASKED if mask else 0
     if mask:
-        payload = _xored(payload, mask, 0, length)
+        payload = apply_mask(payload, mask)
     if length <= _MAX_CONTROL_BYTES:
         return bytes((_FINAL | opcode, mask_bit | length)) + mask + payload
     if length < 1 << 16:
@@ -210,9 +213,3 @@ def _extended_length(form: int, field: bytes | bytearray) -> int:
     if length < shortest or length >> 63:
         raise FrameError(PROTOCOL_ERROR, "a length has to be written in its shortest form")
     return length
-
-
-def _xored(data: bytes | bytearray, mask: bytes | bytearray, begin: int, length: int) -> bytes:
-    key = mask * (length // _MASK_BYTES + 1)
-    xored = np.frombuffer(data, np.uint8, length, begin) ^ np.frombuffer(key, np.uint8, length)
-    return xored.tobytes()
