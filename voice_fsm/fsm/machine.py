@@ -5,9 +5,9 @@ transitions. What a chart remembers from one event to the next is its state alon
 in turn: it is put where the session is, takes the event, and the session notes where it got to.
 
 The library takes 130 us for an event, and three times as long when others have been at work in between: it
-allows for much that charts may have and this one has not. So what a conversation brings in each of its turns
-(`COMMON`) is looked up in a table, which is read from the chart once: the first transition whose guards hold
-is made, as the library would make it.
+allows for much that charts may have and this one has not. So what every conversation brings (`COMMON`) is
+looked up in a table, which is read from the chart once: the first transition whose guards hold is made, as
+the library would make it.
 """
 
 from collections.abc import Iterable
@@ -22,9 +22,9 @@ from voice_fsm.fsm.effects import StateChanged
 from voice_fsm.fsm.facts import Facts
 
 COMMON: Final = frozenset(
-    {"words", "voice", "utterance", "nothing_said", "first_audio", "turn_done", "playback_over"}
+    {"words", "voice", "utterance", "nothing_said", "first_audio", "turn_done", "playback_over", "close"}
 )
-"""The events that are worth a table."""
+"""The events that are worth a table; ``close``, since the library's chart is of no use after its end."""
 
 
 @attrs.frozen
@@ -99,8 +99,6 @@ class Machine:
 
     def _ask_library(self, facts: Facts, event: str, message: object) -> str:
         """Have the chart take an event; where that leads."""
-        if self._chart.is_terminated:
-            self._chart = SessionChart()
         chart = self._chart
         chart.model, chart.current_state_value = facts, facts.state
         chart.send(event, message=message)
