@@ -379,6 +379,10 @@ async def cancel_some(client: httpx.AsyncClient, server: HttpServer, moments: ra
         nursery.cancel_scope.cancel()
 
 
+def assert_pool_is_busy(client: httpx.AsyncClient) -> None:
+    assert len(client._transport.busy) == 1  # type: ignore[attr-defined]  # as below
+
+
 def assert_pool_is_clean(client: httpx.AsyncClient) -> None:
     assert client._transport.busy == set()  # type: ignore[attr-defined]  # the only place where a leak shows
 
@@ -397,6 +401,18 @@ async def test_a_proxy_of_the_environment_is_used(
         del answer
         gc.collect()
     assert proxy.requests[0].path == "http://backend.invalid/chat"
+
+
+async def test_exceptions_from_proxies_alone_are_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own connections serve where no proxy is named, whatever would not go through one."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    async with open_client() as client, serve_http(playing(response())) as server:
+        async with call(client, server.url):
+            assert_pool_is_busy(client)
+        assert_pool_is_clean(client)
 
 
 async def test_what_came_before_the_nonsense_is_told_first(client: httpx.AsyncClient) -> None:

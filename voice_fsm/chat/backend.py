@@ -210,7 +210,7 @@ def _metadata(request: ChatRequest, *, with_history: bool) -> dict[str, Any]:
     if request.context:
         metadata["context"] = list(request.context)
     if with_history:
-        metadata["history"] = [attrs.asdict(exchange) for exchange in request.history]
+        metadata["history"] = [attrs.asdict(exchange, recurse=False) for exchange in request.history]
     if request.history and request.history[-1].interrupted:
         metadata |= {"interrupted": True, "heard": request.history[-1].assistant}
     return metadata

@@ -1,7 +1,6 @@
 """Registrations that a backend has given, kept so that each is asked for once."""
 
 import hashlib
-import hmac
 import json
 import secrets
 from collections import OrderedDict
@@ -106,7 +105,7 @@ class Registrations:
 
     def _key(self, inputs: BackendOptions) -> bytes:
         text = json.dumps(attrs.astuple(inputs))
-        return hmac.digest(self._hash_key, text.encode(), hashlib.sha256)
+        return hashlib.blake2b(text.encode(), key=self._hash_key).digest()
 
 
 def _raise_again(error: ProviderError) -> NoReturn:

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import lru_cache
-from http.cookiejar import CookieJar
 from importlib.metadata import version
 from typing import Any, Final, Self, TypeVar
 from urllib.request import getproxies
@@ -26,6 +25,7 @@ from voice_fsm.wire.upstream_json import read_upstream_json
 T = TypeVar("T")
 
 MAX_ERROR_BODY_BYTES: Final = 32 * 1024
+_PROXY_SCHEMES: Final = frozenset({"http", "https", "all"})
 _ERROR_BODY_S: Final = 2.0
 _DRAIN_S: Final = 0.1
 _GOODBYE_S: Final = 1.0
@@ -56,8 +56,8 @@ def open_client(
     """
     tls = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
     tls.set_alpn_protocols(["http/1.1"])
-    has_proxies = trust_env and bool(getproxies())
-    return httpx.AsyncClient(
+    has_proxies = trust_env and not _PROXY_SCHEMES.isdisjoint(getproxies())
+    return _CookielessClient(
         transport=None if has_proxies else HttpPool(tls, max_connections=max_connections),
         verify=tls,
         trust_env=trust_env,
@@ -67,15 +67,22 @@ def open_client(
         ),
         timeout=httpx.Timeout(10.0),
         headers={"User-Agent": f"voice-fsm/{version('voice-fsm')}", "Accept-Encoding": "identity"},
-        cookies=_NoCookies(),
     )
 
 
-class _NoCookies(CookieJar):
-    """Takes none, and has none to give."""
+class _NoCookies(httpx.Cookies):
+    """Takes none, without a look at what came, and has none to give."""
 
-    def extract_cookies(self, response: object, request: object) -> None:
+    def extract_cookies(self, response: httpx.Response) -> None:
         pass
+
+
+class _CookielessClient(httpx.AsyncClient):
+    """A client of httpx that parses no cookies, where a jar that refuses them would."""
+
+    @property  # type: ignore[misc]  # read-only, since there is nothing to set
+    def cookies(self) -> httpx.Cookies:
+        return _NoCookies()
 
 
 def json_request(
