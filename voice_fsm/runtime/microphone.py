@@ -137,10 +137,13 @@ class Microphone:
 
     def _forget_silence(self, size_bytes: int) -> None:
         """Make room for as much, not more: a recogniser that was away has not yet had time for words."""
-        self._unanswered.forget(min(size_bytes, self._kept_bytes + size_bytes - self._wordless_bytes))
+        excess_bytes = self._kept_bytes + size_bytes - self._wordless_bytes
+        if excess_bytes > 0:
+            self._unanswered.forget(min(size_bytes, excess_bytes))
 
     def _drop_oldest(self) -> None:
-        self._unanswered.forget(self._kept_bytes - self._max_bytes)
+        if self._kept_bytes > self._max_bytes:
+            self._unanswered.forget(self._kept_bytes - self._max_bytes)
         while self._kept_bytes > self._max_bytes:
             item = self._unsent.popleft()
             if isinstance(item, Commit):

@@ -5,7 +5,7 @@ link broke in the middle of an utterance, and telephone quality will do for that
 """
 
 from collections import deque
-from typing import Final, Self
+from typing import Final
 
 import attrs
 
@@ -29,9 +29,6 @@ class _Exact:
     def size_bytes(self) -> int:
         return len(self.audio)
 
-    def without(self, size_bytes: int) -> Self:
-        return attrs.evolve(self, audio=self.audio[size_bytes:])
-
 
 @attrs.frozen
 class _Companded:
@@ -45,9 +42,6 @@ class _Companded:
     def size_bytes(self) -> int:
         return 2 * len(self.ulaw)
 
-    def without(self, size_bytes: int) -> Self:
-        return attrs.evolve(self, ulaw=self.ulaw[size_bytes // 2 :])
-
 
 class Unanswered:
     """Audio and commits, in the order in which they were sent; the oldest is forgotten first."""
@@ -56,6 +50,8 @@ class Unanswered:
         self._is_pcm = audio_format.codec == "pcm"
         self._block_bytes = audio_format.size_bytes(BLOCK_MS)
         self._items: deque[_Exact | _Companded | Commit] = deque()
+        self._forgotten_bytes = 0
+        """Of the oldest item, which goes when all of it is."""
         self._newest: list[bytes] = []
         """Audio after all of ``_items``: less than a block."""
         self._newest_bytes = 0
@@ -84,27 +80,41 @@ class Unanswered:
         if size_bytes > self.size_bytes - self._newest_bytes:
             self._items += self._take_newest()
         while size_bytes > 0 and self._items:
-            item = self._items.popleft()
-            if isinstance(item, Commit):
-                continue
-            forgotten = min(size_bytes, item.size_bytes)
-            if forgotten < item.size_bytes:
-                self._items.appendleft(item.without(forgotten))
-            size_bytes -= forgotten
-            self.size_bytes -= forgotten
+            left_bytes = self._oldest_bytes
+            forgotten_bytes = min(size_bytes, left_bytes)
+            if forgotten_bytes < left_bytes:
+                self._forgotten_bytes += forgotten_bytes
+            else:
+                self._drop_oldest()
+            size_bytes -= forgotten_bytes
+            self.size_bytes -= forgotten_bytes
 
     def forget_utterance(self) -> None:
         """Forget all up to the oldest commit; there has to be one."""
-        while not isinstance(item := self._items.popleft(), Commit):
-            self.size_bytes -= item.size_bytes
+        while not isinstance(self._items[0], Commit):
+            self.size_bytes -= self._oldest_bytes
+            self._drop_oldest()
+        self._drop_oldest()
 
     def take_all(self) -> list[bytes | Commit]:
         """Give all of it away, the oldest first, as it came or nearly so."""
         self._items += self._take_newest()
         items = [item if isinstance(item, Commit) else item.audio for item in self._items]
+        if items and not isinstance(oldest := items[0], Commit):
+            items[0] = oldest[self._forgotten_bytes :]
         self._items.clear()
-        self.size_bytes = 0
+        self._forgotten_bytes = self.size_bytes = 0
         return items
+
+    @property
+    def _oldest_bytes(self) -> int:
+        """How much is left of the oldest item."""
+        item = self._items[0]
+        return 0 if isinstance(item, Commit) else item.size_bytes - self._forgotten_bytes
+
+    def _drop_oldest(self) -> None:
+        self._items.popleft()
+        self._forgotten_bytes = 0
 
     def _take_newest(self) -> list[_Exact]:
         newest, self._newest, self._newest_bytes = self._newest, [], 0
