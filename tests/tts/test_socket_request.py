@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
@@ -115,11 +116,9 @@ class Rig:
         def start(_socket: SpeechSocket[str], _untold: list[str]) -> Dialogue:
             return dialogue
 
-        async with background_nursery() as nursery:
-            nursery.start_soon(script.record)
-            request = SocketRequest(script, self.pool, "key", start, Deadlines())
-            yield request, dialogue
-            await request.aclose()
+        request = SocketRequest(script, self.pool, "key", start, Deadlines())
+        yield request, dialogue
+        await request.aclose()
 
 
 @asynccontextmanager
@@ -176,6 +175,7 @@ async def test_a_socket_left_in_the_middle_of_a_message_is_closed(autojump_clock
     async with rig() as r:
         async with r.request() as (request, _dialogue):
             await request.has_text()
+            await wait_all_tasks_blocked()
             r.connections[0].is_stalled = True
             async with request.open():
                 await trio.sleep(1)
@@ -217,6 +217,7 @@ async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_
     """It is looked after while it waits for the text that it was claimed for."""
     async with rig() as r, r.request() as (request, _dialogue):
         await request.has_text()
+        await wait_all_tasks_blocked()
         r.connections[0].is_stalled = True
         await trio.sleep(60)
         async with request.open() as frames:

@@ -119,10 +119,11 @@ class Context:
         return message.context_id == self._id
 
     async def _next_piece(self, send: Send, number: int) -> str | None:
-        while True:
+        while not self._script.knows(number):
             with trio.move_on_after(_KEEP_ALIVE_EVERY_S):
                 return await self._script.piece(number)
             await send(keep_alive_message(self._id))
+        return await self._script.piece(number)
 
     def _text(self, piece: str) -> str:
         is_first = self._id not in self._socket.unfinished

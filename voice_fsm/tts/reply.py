@@ -22,7 +22,7 @@ from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.tts.base import Alignment, Speech, SpeechAudio, SpokenText
 from voice_fsm.tts.encoding import Transcoder
-from voice_fsm.tts.script import Script
+from voice_fsm.tts.script import Script, as_channel
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
 from voice_fsm.upstream.websocket import background_nursery
@@ -174,13 +174,12 @@ async def speak_script(
             again. At any time: the text failed.
     """
     source_format = source_format or output_format
-    script = Script(pieces, max_piece_chars=max_piece_chars)
     transcoder = None if source_format == output_format else Transcoder(source_format, output_format)
     narrator = Narrator(source_format, late_alignment_ms, transcoder)
-    speaker = _Speaker(script, plan, retries, narrator)
     with ungrouped():
         async with background_nursery() as nursery:
-            nursery.start_soon(script.record)
+            script = Script(as_channel(pieces, nursery), max_piece_chars=max_piece_chars)
+            speaker = _Speaker(script, plan, retries, narrator)
             nursery.start_soon(speaker.run)
             yield speaker
 
