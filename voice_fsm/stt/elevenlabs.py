@@ -179,7 +179,9 @@ class _Link:
         has_context = bool(previous_text) and not self._has_begun
         if has_context or self._context or self._closed.is_set() or len(audio) > self._max_chunk_bytes:
             return False
-        if not self._websocket.send_now(encode_chunk(audio, self._format.sample_rate_hz)):
+        if not self._websocket.is_direct or not self._websocket.send_now(
+            encode_chunk(audio, self._format.sample_rate_hz)
+        ):
             return False
         self._has_begun = True
         self._timeline.note_audio(len(audio))

@@ -83,6 +83,11 @@ class UpstreamSocket:
         """
         await self._send(TEXT, text)
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether nothing, such as TLS, lies between us and the socket, so that `send_now` is worth a try."""
+        return self._socket is not None
+
     def send_now(self, text: bytes) -> bool:
         """Send text (UTF-8) without waiting; ``False``: that cannot be, and nothing was sent.
 
