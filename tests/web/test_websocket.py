@@ -656,3 +656,28 @@ async def test_an_app_that_does_not_listen_does_not_lose_its_client() -> None:
         while (frame := await client.read_frame())[0] == PING:
             pass
         assert frame == (TEXT, b"welcome back")
+
+
+async def test_a_client_whose_socket_is_full_does_not_keep_others_from_their_pings() -> None:
+    """It takes no ping, and nobody waits for it to take one; once it reads, it is pinged again."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            if (b"x-flood", b"1") in scope["headers"]:
+                for _ in range(10):
+                    await send({"type": "websocket.send", "bytes": bytes(60_000)})
+
+    async with serving(with_lifespan(app), ws_ping_interval_s=0.05, send_buffer_bytes=16_384) as served:
+        full = await served.open_websocket(headers="X-Flood: 1\r\n", receive_buffer_bytes=65_536)
+        neighbour = await served.open_websocket()
+        with trio.fail_after(10):
+            for _ in range(4):
+                assert await neighbour.read_frame() == (PING, b"")
+                await neighbour.send(PONG, b"")
+            binary, ping = (BINARY, bytes(60_000)), (PING, b"")
+            received = []
+            while received.count(binary) < 10 or ping not in received:
+                received.append(await full.read_frame())
+        assert set(received) == {binary, ping}

@@ -40,6 +40,7 @@ from hypercorn.typing import (
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp
 
+from voice_fsm.web.pings import Pings
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.web.websocket import AsgiWebSocket
 
@@ -59,6 +60,7 @@ class Connection(TCPServer):
         *,
         config: Config,
         settings: ServeConfig,
+        pings: Pings,
         context: WorkerContext,
         lifespan_state: LifespanState,
     ) -> None:
@@ -66,6 +68,7 @@ class Connection(TCPServer):
         super().__init__(wrapped, config, context, lifespan_state, stream)  # type: ignore[arg-type]  # as above
         self._asgi_app = app
         self._settings = settings
+        self._pings = pings
 
     async def run(self) -> None:
         """Serve the client; whatever goes wrong with it stays here."""
@@ -119,6 +122,7 @@ class Connection(TCPServer):
             request,
             config=self.config,
             settings=self._settings,
+            pings=self._pings,
             client=client,
             server=server,
             app_state=self.state.copy(),

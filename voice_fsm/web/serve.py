@@ -30,6 +30,7 @@ from starlette.types import ASGIApp
 
 from voice_fsm.web.connection import Connection, OpenConnections
 from voice_fsm.web.listeners import bind, listen, urls
+from voice_fsm.web.pings import Pings
 from voice_fsm.web.serve_config import ServeConfig
 
 __all__ = ["STOP_SIGNALS", "AppFactory", "ServeConfig", "Stopping", "serve", "serve_until_signal"]
@@ -90,6 +91,7 @@ async def serve(
         for sock in sockets:
             sockets_closed.callback(sock.close)
         async with server.lifespan(), trio.open_nursery() as handlers:
+            handlers.start_soon(server.pings.run)
             try:
                 async with trio.open_nursery() as accepting:
                     accept = partial(
@@ -156,6 +158,7 @@ class _Server:
         self._context = WorkerContext(max_requests=None)
         self._state: LifespanState = {}
         self.connections = OpenConnections()
+        self.pings = Pings(config.ws_ping_interval_s)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -177,6 +180,7 @@ class _Server:
             stream,
             config=self._http_config,
             settings=self._config,
+            pings=self.pings,
             context=self._context,
             lifespan_state=self._state,
         )

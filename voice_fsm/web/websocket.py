@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
 from voice_fsm.upstream.eager import read_when_ready, write_now
+from voice_fsm.web.pings import Pings
 from voice_fsm.web.serve_config import ServeConfig
 from voice_fsm.wire.frames import (
     BINARY,
@@ -88,6 +89,7 @@ class AsgiWebSocket:
         *,
         config: Config,
         settings: ServeConfig,
+        pings: Pings,
         client: Address | None,
         server: Address | None,
         app_state: dict[str, Any],
@@ -96,6 +98,7 @@ class AsgiWebSocket:
         self._http = http
         self._config = config
         self._settings = settings
+        self._pings = pings
         self._handshake = Handshake(list(request.headers), request.http_version.decode())
         self._handshake.extensions = None  # whatever was offered: no compression
         self._scope: Scope = {
@@ -118,14 +121,31 @@ class AsgiWebSocket:
 
     async def run(self, app: ASGIApp) -> None:
         """Serve the client until the app is done with it."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._probe)
-            with suppress(PeerGone):
-                if self._handshake.is_valid():
-                    await self._finish(await self._call(app))
-                else:
-                    await self._refuse(400)
-            nursery.cancel_scope.cancel(reason="the app is done")
+        try:
+            if self._handshake.is_valid():
+                await self._finish(await self._call(app))
+            else:
+                await self._refuse(400)
+        except PeerGone:
+            pass
+        finally:
+            self._pings.discard(self)
+
+    async def ping(self) -> None:
+        """Ping the client, or give it up if it has been silent since the last time.
+
+        One whose socket is full is neither: TCP_USER_TIMEOUT sees to it.
+        """
+        if self._state is not _State.OPEN or self._sending.locked():
+            self._heard = True
+        elif self._listening and not self._heard:
+            self._stream.socket.close()
+        else:
+            with suppress(
+                OSError, trio.BrokenResourceError, trio.ClosedResourceError
+            ):  # the app will find it
+                async with self._sending:
+                    await self._write_ping()
 
     async def _call(self, app: ASGIApp) -> int:
         """Run the app; its fault ends this connection alone."""
@@ -213,6 +233,7 @@ class AsgiWebSocket:
         await self._transmit(self._http.send(switch) or b"")
         del self._http, self._handshake  # there is no more HTTP on this connection
         self._answered.set()
+        self._pings.add(self)
 
     async def _refuse(self, status: int) -> None:
         await self._begin_response(status, [(b"content-length", b"0")])
@@ -306,17 +327,12 @@ class AsgiWebSocket:
             self._stream.socket.close()
             raise trio.ClosedResourceError
 
-    async def _probe(self) -> None:
-        """Ping a silent client, and give it up when it stays silent."""
-        await self._answered.wait()
-        await trio.sleep(self._settings.ws_ping_interval_s)
-        with suppress(PeerGone):
-            while self._state is _State.OPEN:
-                self._heard = False
-                await self._transmit(encode_frame(PING, b""))
-                await trio.sleep(self._settings.ws_ping_interval_s)
-                if self._listening and not self._heard:
-                    self._stream.socket.close()
+    async def _write_ping(self) -> None:
+        frame = encode_frame(PING, b"")
+        sent_bytes = write_now(self._stream.socket, frame)
+        self._heard = sent_bytes == 0
+        if 0 < sent_bytes < len(frame):
+            await self._transmit_rest(frame[sent_bytes:])
 
     async def _finish(self, close_code: int) -> None:
         """Answer or close what the app left unanswered or open."""
