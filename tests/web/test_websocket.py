@@ -677,7 +677,7 @@ async def test_a_client_whose_socket_is_full_does_not_keep_others_from_their_pin
                 assert await neighbour.read_frame() == (PING, b"")
                 await neighbour.send(PONG, b"")
             binary, ping = (BINARY, bytes(60_000)), (PING, b"")
-            received = []
+            received: list[tuple[int, bytes]] = []
             while received.count(binary) < 10 or ping not in received:
                 received.append(await full.read_frame())
         assert set(received) == {binary, ping}

@@ -1,4 +1,4 @@
-"""When each WebSocket client is pinged: one task for all of them, where one each would cost 4 KB a connection."""
+"""When each WebSocket client is pinged, by one task for all: one for each took 4 KB a connection."""
 
 from collections import OrderedDict
 from typing import Protocol

@@ -141,9 +141,8 @@ class AsgiWebSocket:
         elif self._listening and not self._heard:
             self._stream.socket.close()
         else:
-            with suppress(
-                OSError, trio.BrokenResourceError, trio.ClosedResourceError
-            ):  # the app will find it
+            # If it has gone, the app will find out.
+            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 async with self._sending:
                     await self._write_ping()
 
