@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import TracebackType
 from typing import Self
 
 import attrs
@@ -28,17 +29,33 @@ class GuardedStt:
         self._provider = provider
         self._breaker = breaker or Breaker(Upstream.STT)
 
-    @asynccontextmanager
-    async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:
+    def connect(self, options: SttOptions) -> AbstractAsyncContextManager[SttLink]:
         """See `SttProvider`.
 
         Opening a link is the call. What becomes of the link later tells nothing of the next one's chances: a
         recogniser that restarts breaks the links of all sessions at once, and is back by then.
         """
-        async with AsyncExitStack() as stack:
-            async with self._breaker.call():
-                link = await stack.enter_async_context(self._provider.connect(options))
-            yield link
+        return _GuardedOpening(self._provider.connect(options), self._breaker)
+
+
+class _GuardedOpening(AbstractAsyncContextManager[SttLink]):
+    """Guards the entering of a context; kept as long as the context, and therefore small."""
+
+    def __init__(self, link: AbstractAsyncContextManager[SttLink], breaker: Breaker) -> None:
+        self._link = link
+        self._breaker = breaker
+
+    async def __aenter__(self) -> SttLink:
+        async with self._breaker.call():
+            return await self._link.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._link.__aexit__(kind, error, traceback)
 
 
 class GuardedChat:
