@@ -55,9 +55,7 @@ Address = tuple[str, int]
 RawHeaders = list[tuple[bytes, bytes]]
 
 _READ_BYTES: Final = 16 * 1024
-"""Room made for each read. With more, what is kept of the audio lay scattered between large holes: 64 KB cost
-each session 30 KB of memory.
-"""
+"""Room made for each read, and given back but for what came: some 100 ms of the best audio."""
 _log: Final = logging.getLogger("hypercorn.error")
 
 
