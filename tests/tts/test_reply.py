@@ -1,13 +1,19 @@
 """One clock and one kind of error for all of a reply's answers."""
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import attrs
 import pytest
 import trio
 
 from voice_fsm.audio import AudioFormat
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.tts.base import Alignment, SpeechAudio, SpokenText
-from voice_fsm.tts.reply import Frame, Narrator, ungrouped
+from voice_fsm.tts.reply import Frame, FrameSource, Narrator, Request, speak_script, ungrouped
+from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import provider_error
+from voice_fsm.upstream.retry import RetryPolicy
 
 HI = Alignment(("H", "i"), (0.0, 30.0), (30.0, 70.0))
 PCM = AudioFormat("pcm", 8000)
@@ -79,3 +85,55 @@ async def test_one_error_is_taken_out_of_any_group() -> None:
         with pytest.raises(BaseExceptionGroup) as kept, ungrouped():
             raise group
         assert kept.value is group
+
+
+@attrs.define
+class Burst:
+    """A request whose answer is here all at once."""
+
+    log: list[str]
+    untold: list[str] = attrs.field(factory=list)
+    frames_left: int = 3
+
+    async def has_text(self) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[FrameSource]:
+        yield self
+
+    async def next_frame(self) -> Frame | None:
+        self.log.append("read")
+        self.frames_left -= 1
+        return Frame(b"ab", HI) if self.frames_left >= 0 else None
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def spoken_burst() -> list[str]:
+    """What happened, in order, when a burst was spoken and handed on to another task."""
+    log: list[str] = []
+
+    async def plan(_: Script) -> Iterator[Request]:
+        return iter([Burst(log)])
+
+    async def write_out(items: trio.MemoryReceiveChannel[object]) -> None:
+        await items.receive()
+        log.append("written")
+
+    out, items = trio.open_memory_channel[object](10)
+    _, pieces = trio.open_memory_channel[str](0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_out, items)
+        async with out, speak_script(pieces, PCM, plan, RetryPolicy()) as speech:
+            async for item in speech:
+                if isinstance(item, SpeechAudio):
+                    out.send_nowait(item)
+    return log
+
+
+async def test_the_first_audio_is_on_its_way_before_more_is_read() -> None:
+    """Whoever iterates, and the next task after it, have it by then, in whichever order tasks run."""
+    for _ in range(20):
+        assert (await spoken_burst())[:3] == ["read", "written", "read"]

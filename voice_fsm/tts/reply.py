@@ -29,6 +29,8 @@ from voice_fsm.upstream.websocket import background_nursery
 
 MAX_AHEAD: Final = 16
 """Pieces of speech made before anybody takes them: as many as may come with one read of a socket."""
+_STEPS_TO_THE_CLIENT: Final = 3
+"""Rounds of the scheduler after which speech has surely passed who iterates, and then who writes it out."""
 
 
 @attrs.frozen
@@ -243,6 +245,7 @@ class _Speaker:
                 self._narrator.begin_answer()
                 for frame in early:
                     await self._hand_over(self._narrator.tell(frame, request.untold))
+                await _let_out()
                 while (later := await source.next_frame()) is not None:
                     await self._hand_over(self._narrator.tell(later, request.untold))
         except ProviderError as error:
@@ -257,6 +260,12 @@ class _Speaker:
                 self._made.send_nowait(speech)
             except trio.WouldBlock:
                 await self._made.send(speech)
+
+
+async def _let_out() -> None:
+    """Let the first audio go its way before the rest is decoded, which may well be here already."""
+    for _ in range(_STEPS_TO_THE_CLIENT):
+        await trio.lowlevel.checkpoint()
 
 
 async def _until_audio(source: FrameSource) -> list[Frame]:
