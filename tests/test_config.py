@@ -131,7 +131,7 @@ DEFAULTS = {
     "IDLE_TIMEOUT_S": "600",
     "MAX_SESSION_S": "3600",
     "MAX_SESSIONS": "200",
-    "MAX_OCCUPANCY": "70",
+    "MAX_OCCUPANCY": "80",
     "DRAIN_S": "20",
     "TCP_USER_TIMEOUT_S": "5",
     "RECORD_DIR": "unset",

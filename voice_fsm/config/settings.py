@@ -632,7 +632,7 @@ class Limits:
     )
     max_occupancy: float = setting(
         "MAX_OCCUPANCY",
-        70.0,
+        80.0,
         "Share of a core, in per cent, that the sessions of a process may take, before new ones are refused "
         "with 1013; 0: whatever it is.",
         rule=between(0, 100),
