@@ -1046,11 +1046,12 @@ async def test_audio_is_sent_at_once_until_the_service_stops_reading() -> None:
         base_url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         stt = ElevenLabsStt(ElevenLabsSttConfig(api_key="the-key", base_url=base_url))
         async with stt.connect(MANUAL) as link:
+            await settle()
             given = b""
             while link.send_now(pcm(1)):
                 given += pcm(1)
             reads.set()
-            with trio.fail_after(10):
+            with trio.fail_after(4):  # at the latest the next keep-alive would send it too, after 5 s
                 while not link.send_now(b"end!"):  # the link's own task sends what was left over
                     await trio.lowlevel.checkpoint()
                 while not heard:
