@@ -1,6 +1,6 @@
 """One clock and one kind of error for all of a reply's answers."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -102,10 +102,10 @@ class Burst:
     async def open(self) -> AsyncIterator[FrameSource]:
         yield self
 
-    async def next_frame(self) -> Frame | None:
+    async def next_frames(self) -> Sequence[Frame]:
         self.log.append("read")
         self.frames_left -= 1
-        return Frame(b"ab", HI) if self.frames_left >= 0 else None
+        return (Frame(b"ab", HI),) if self.frames_left >= 0 else ()
 
     async def aclose(self) -> None:
         pass
@@ -137,3 +137,28 @@ async def test_the_first_audio_is_on_its_way_before_more_is_read() -> None:
     """Whoever iterates, and the next task after it, have it by then, in whichever order tasks run."""
     for _ in range(20):
         assert (await spoken_burst())[:3] == ["read", "written", "read"]
+
+
+def test_frames_that_came_together_are_told_as_one() -> None:
+    """Their audio up to half a second, and all that aligns it before."""
+    narrator = Narrator(PCM)
+    quarter = SECOND[:4000]
+
+    said = narrator.tell_all(
+        [Frame(quarter, HI), Frame(quarter, Alignment(("!",), (250.0,), (260.0,))), Frame(b"ab")], []
+    )
+
+    assert said == [
+        Alignment(("H", "i", "!"), (0.0, 30.0, 250.0), (30.0, 70.0, 260.0)),
+        SpeechAudio(quarter * 2),
+        SpeechAudio(b"ab"),
+    ]
+
+
+def test_a_text_is_told_where_its_audio_begins() -> None:
+    """However much came with it."""
+    narrator = Narrator(PCM)
+
+    said = narrator.tell_all([Frame(b"ab", text="One."), Frame(b"cd"), Frame(b"ef", text="Two.")], [])
+
+    assert said == [SpokenText("One."), SpeechAudio(b"abcd"), SpokenText("Two."), SpeechAudio(b"ef")]

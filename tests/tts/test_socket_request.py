@@ -77,6 +77,7 @@ class Dialogue:
     farewell_text: str | None
     heard: list[str | bytes] = attrs.field(factory=list)
     has_ended: bool = False
+    messages: int = 2
 
     async def speak(self, send: Send, patience: Patience) -> None:
         while (piece := await self.script.piece(self.script.taken)) is not None:
@@ -89,7 +90,7 @@ class Dialogue:
         self.heard.append(message)
         if message == "bad":
             raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
-        self.has_ended = len(self.heard) == 2
+        self.has_ended = len(self.heard) == self.messages
         return Frame(b"audio")
 
     def error_of_close(self, code: int | None, reason: str) -> ProviderError | None:
@@ -146,7 +147,7 @@ async def test_a_reply_that_is_over_gives_its_socket_back(autojump_clock: Any) -
             async with r.request() as (request, _dialogue):
                 assert await request.has_text()
                 async with request.open() as frames:
-                    while await frames.next_frame():
+                    while await frames.next_frames():
                         pass
     (connection,) = r.connections
     assert connection.sent == ["Hello.", "end"] * 2
@@ -163,7 +164,7 @@ async def test_a_reply_left_midway_says_farewell_or_takes_its_socket_along(
             async with r.request() as (request, _dialogue):
                 await request.has_text()
                 async with request.open() as frames:
-                    await frames.next_frame()
+                    await frames.next_frames()
                     await trio.sleep(1)
     assert len(r.connections) == sockets
     assert ("bye" in r.connections[0].sent) is bool(farewell)
@@ -190,7 +191,7 @@ async def test_a_peer_that_takes_no_farewell_is_not_waited_for(autojump_clock: A
         async with r.request() as (request, _dialogue):
             await request.has_text()
             async with request.open() as frames:
-                await frames.next_frame()
+                await frames.next_frames()
                 r.connections[0].is_stalled = True
                 left_s = trio.current_time()
             assert trio.current_time() - left_s <= 0.15
@@ -206,11 +207,31 @@ async def test_a_socket_on_which_something_failed_is_closed(autojump_clock: Any)
             async def hear() -> None:
                 async with request.open() as frames:
                     r.connections[0].say("bad")
-                    await frames.next_frame()
+                    await frames.next_frames()
 
             with pytest.raises(ProviderError):
                 await hear()
         assert r.connections[0].closed == "left"
+
+
+async def test_what_comes_together_is_read_together_but_for_the_first_audio(autojump_clock: Any) -> None:
+    """The first goes at once; an error behind the rest is told after it."""
+    async with rig() as r, r.request() as (request, dialogue):
+        await request.has_text()
+        dialogue.messages = 9
+        bursts: list[int] = []
+
+        async def hear() -> None:
+            async with request.open() as frames:
+                await trio.sleep(1)
+                for text in ("more", "bad"):
+                    r.connections[0].say(text)
+                while True:
+                    bursts.append(len(await frames.next_frames()))
+
+        with pytest.raises(ProviderError):
+            await hear()
+        assert bursts == [1, 2]
 
 
 async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_clock: Any) -> None:
@@ -221,7 +242,7 @@ async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_
         r.connections[0].is_stalled = True
         await trio.sleep(60)
         async with request.open() as frames:
-            while await frames.next_frame():
+            while await frames.next_frames():
                 pass
     assert [connection.sent for connection in r.connections] == [[], ["Hello.", "end"]]
 
@@ -236,7 +257,7 @@ async def test_what_comes_while_nobody_listens_is_not_heard(autojump_clock: Any)
         async with r.request() as (request, dialogue):
             await request.has_text()
             async with request.open() as frames:
-                await frames.next_frame()
+                await frames.next_frames()
         assert dialogue.heard == ["ok"]
 
         r.connections[0].break_off()

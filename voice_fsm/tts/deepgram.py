@@ -170,8 +170,8 @@ class DeepgramTts:
         return (self._socket_request(voice, script) for _ in count())
 
     def _socket_request(self, voice: Voice, script: Script) -> Request:
-        def start(socket: SpeechSocket[Voice], untold: list[str]) -> Utterance:
-            return Utterance(script, socket, untold)
+        def start(socket: SpeechSocket[Voice], _: list[str]) -> Utterance:
+            return Utterance(script, socket)
 
         return SocketRequest(script, self._pool, voice, start, self._config.deadlines)
 

@@ -40,11 +40,10 @@ class Utterance:
     The audio itself does not tell which text it says. So a socket that was left midway is not used again.
     """
 
-    def __init__(self, script: Script, socket: SpeechSocket[Voice], untold: list[str]) -> None:
+    def __init__(self, script: Script, socket: SpeechSocket[Voice]) -> None:
         self.has_ended = False
         self._script = script
         self._socket = socket
-        self._untold = untold
         self._unspoken: deque[str] = deque()
         """Pieces that were sent, and whose audio is not over."""
         self._is_told = False
@@ -71,10 +70,10 @@ class Utterance:
     def read(self, message: str | bytes) -> Frame | None:
         """See `Dialogue`."""
         if isinstance(message, bytes):
-            if self._unspoken and not self._is_told:
-                self._untold.append(self._unspoken[0])
-                self._is_told = True
-            return Frame(message)
+            if self._is_told or not self._unspoken:
+                return Frame(message)
+            self._is_told = True
+            return Frame(message, text=self._unspoken[0])
         if read_event(message).get("type") == "Flushed" and self._unspoken:
             self._unspoken.popleft()
             self._is_told = False

@@ -114,9 +114,8 @@ class Context:
 
     def _is_ours(self, message: SocketMessage) -> bool:
         """Whether it is of this context; one that does not tell is, if there is no other."""
-        if message.context_id is None:
-            return self._socket.unfinished <= {self._id}
-        return message.context_id == self._id
+        whose = message.context_id
+        return self._socket.unfinished <= {self._id} if whose is None else whose == self._id
 
     async def _next_piece(self, send: Send, number: int) -> str | None:
         while not self._script.knows(number):

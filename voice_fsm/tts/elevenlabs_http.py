@@ -1,7 +1,7 @@
 """ElevenLabs' speech over HTTP: one request for one text, whose audio streams back."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -94,9 +94,9 @@ class _TimedFrames:
         self._lines: deque[bytes] = deque()
         self._splitter = LineSplitter(_MAX_LINE_BYTES)
 
-    async def next_frame(self) -> Frame | None:
+    async def next_frames(self) -> Sequence[Frame]:
         line = await self._line()
-        return read_timestamps_line(line) if line else None
+        return (read_timestamps_line(line),) if line else ()
 
     async def _line(self) -> bytes:
         """Read the next line that is not blank; at the end there is none."""

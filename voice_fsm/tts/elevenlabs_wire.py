@@ -141,6 +141,8 @@ def closing_message(context_id: str) -> str:
 
 # --- being answered ---------------------------------------------------------------------------------------
 
+_SOCKET_ALIGNMENTS: Final = ("alignment", "normalizedAlignment", "normalized_alignment")
+
 
 @attrs.frozen
 class SocketMessage:
@@ -174,7 +176,8 @@ class SocketMessage:
         fields = self._fields
         if self.is_error:
             raise _error_of_message(fields)
-        return Frame(_audio(fields.get("audio")), _socket_alignment(fields), self.is_final)
+        alignment = _first_alignment(_times_in_ms, fields, _SOCKET_ALIGNMENTS)
+        return Frame(_audio(fields.get("audio")), alignment, self.is_final)
 
 
 def read_socket_message(message: str | bytes) -> SocketMessage:
@@ -235,12 +238,6 @@ def _first_alignment(
             except (TypeError, ValueError):
                 continue
     return None
-
-
-def _socket_alignment(fields: Mapping[str, Any]) -> Alignment | None:
-    return _first_alignment(
-        _times_in_ms, fields, ("alignment", "normalizedAlignment", "normalized_alignment")
-    )
 
 
 def _times_in_ms(value: Mapping[str, Any]) -> Alignment | None:

@@ -1,6 +1,6 @@
 """Speech over HTTP: a request for each piece of a reply's text, whose audio streams back."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
@@ -57,7 +57,7 @@ class RawFrames:
             raise answer.error(ProviderFault.BAD_RESPONSE)
         self._answer = answer
 
-    async def next_frame(self) -> Frame | None:
+    async def next_frames(self) -> Sequence[Frame]:
         """See `FrameSource`."""
         audio = await anext(self._answer, None)
-        return None if audio is None else Frame(audio)
+        return () if audio is None else (Frame(audio),)

@@ -6,7 +6,7 @@ Audio streams back while it is made. It is PCM at 24 kHz, and is made into other
         async with tts.speak(pieces, options) as speech: ...
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -147,11 +147,11 @@ class _PcmFrames:
         self._reader = PcmReader(rate_told(answer.headers.get("x-sample-rate", "")))
         self._ended = False
 
-    async def next_frame(self) -> Frame | None:
+    async def next_frames(self) -> Sequence[Frame]:
         if self._ended:
-            return None
-        while (raw := await self._raw.next_frame()) is not None:
-            if audio := self._reader.feed(raw.audio):
-                return Frame(audio)
+            return ()
+        while raw := await self._raw.next_frames():
+            if audio := self._reader.feed(raw[0].audio):
+                return (Frame(audio),)
         self._ended = True
-        return Frame(self._reader.end())
+        return (Frame(self._reader.end()),)

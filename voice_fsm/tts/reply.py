@@ -4,7 +4,7 @@ A provider says which requests a reply takes (`Plan`) and reads the frames of th
 announcement of texts and one clock for all times are here.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     aclosing,
@@ -29,6 +29,8 @@ from voice_fsm.upstream.websocket import background_nursery
 
 MAX_AHEAD: Final = 16
 """Pieces of speech made before anybody takes them: as many as may come with one read of a socket."""
+_MAX_JOINED_MS: Final = 500.0
+"""Audio that came together is handed on as one, up to this."""
 _STEPS_TO_THE_CLIENT: Final = 3
 """Rounds of the scheduler after which speech has surely passed who iterates, and then who writes it out."""
 
@@ -40,6 +42,8 @@ class Frame:
     audio: bytes = b""
     alignment: Alignment | None = None
     is_final: bool = False
+    text: str = ""
+    """What its audio begins to say, if the service tells that."""
 
 
 def shifted(alignment: Alignment, by_ms: float) -> Alignment:
@@ -51,11 +55,44 @@ def shifted(alignment: Alignment, by_ms: float) -> Alignment:
     )
 
 
+def joined(frames: Sequence[Frame], max_bytes: int) -> Iterator[Frame]:
+    """Make of frames that came together as few as hold so much audio each, and begin where a text does."""
+    begin, size = 0, 0
+    for at, frame in enumerate(frames):
+        if at > begin and (frame.text or size + len(frame.audio) > max_bytes):
+            yield _as_one(frames[begin:at])
+            begin, size = at, 0
+        size += len(frame.audio)
+    yield _as_one(frames[begin:])
+
+
+def _as_one(frames: Sequence[Frame]) -> Frame:
+    if len(frames) == 1:
+        return frames[0]
+    alignments = [frame.alignment for frame in frames if frame.alignment is not None]
+    return Frame(
+        b"".join([frame.audio for frame in frames]),
+        _one_after_another(alignments) if alignments else None,
+        frames[-1].is_final,
+        frames[0].text,
+    )
+
+
+def _one_after_another(alignments: Sequence[Alignment]) -> Alignment:
+    return Alignment(
+        tuple(char for alignment in alignments for char in alignment.chars),
+        tuple(start for alignment in alignments for start in alignment.starts_ms),
+        tuple(end for alignment in alignments for end in alignment.ends_ms),
+    )
+
+
 class FrameSource(Protocol):
     """The answer to one request."""
 
-    async def next_frame(self) -> Frame | None:
-        """Wait for the next frame, with times from the answer's start; ``None``: that was all.
+    async def next_frames(self) -> Sequence[Frame]:
+        """Wait for the next frame, and give it with those that came together with it; none: that was all.
+
+        Times are from the answer's start. Nothing comes with the first audio, so that it can go at once.
 
         Raises:
             ProviderError: the answer is late, broken or an error.
@@ -101,6 +138,7 @@ class Narrator:
         """
         self._format = audio_format
         self._bytes_per_sample = audio_format.bytes_per_sample
+        self._max_joined_bytes = audio_format.size_bytes(_MAX_JOINED_MS)
         self._late_alignment_ms = late_alignment_ms
         self._transcoder = transcoder
         self._audio_bytes = 0
@@ -112,6 +150,12 @@ class Narrator:
         self._half_sample = b""
         self._aligned: bool | None = None
 
+    def tell_all(self, frames: Sequence[Frame], untold: list[str]) -> list[Speech]:
+        """Give the speech of frames that came together, as `tell` does, in as few pieces as may be."""
+        return [
+            speech for frame in joined(frames, self._max_joined_bytes) for speech in self.tell(frame, untold)
+        ]
+
     def tell(self, frame: Frame, untold: list[str]) -> list[Speech]:
         """Give a frame's speech; of its text, what ``untold`` holds, which is emptied, if nothing aligns it.
 
@@ -119,6 +163,8 @@ class Narrator:
         alignment belong to the one before.
         """
         said: list[Speech] = []
+        if frame.text:
+            untold.append(frame.text)
         if self._aligned is None:
             self._aligned = self._is_aligned(frame)
         if self._aligned:
@@ -246,8 +292,8 @@ class _Speaker:
                 for frame in early:
                     await self._hand_over(self._narrator.tell(frame, request.untold))
                 await _let_out()
-                while (later := await source.next_frame()) is not None:
-                    await self._hand_over(self._narrator.tell(later, request.untold))
+                while later := await source.next_frames():
+                    await self._hand_over(self._narrator.tell_all(later, request.untold))
         except ProviderError as error:
             if not is_heard:
                 raise
@@ -275,9 +321,9 @@ async def _until_audio(source: FrameSource) -> list[Frame]:
         ProviderError: see `FrameSource`; BAD_RESPONSE if there is no audio at all.
     """
     early: list[Frame] = []
-    while (frame := await source.next_frame()) is not None:
-        early.append(frame)
-        if frame.audio:
+    while frames := await source.next_frames():
+        early += frames
+        if frames[-1].audio:
             return early
     raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
 

@@ -20,6 +20,8 @@ from voice_fsm.upstream.websocket import background_nursery, closed_error
 K = TypeVar("K")
 
 _FAREWELL_S: Final = 0.1
+_MAX_BURST: Final = 16
+"""Messages read in a row: about as many as come with one read of a socket."""
 # Codes that say no more than that the peer has gone: it may well answer when it is asked again.
 _PLAIN_CLOSE_CODES: Final = frozenset({None, 1000, 1001, 1005, 1006})
 
@@ -153,23 +155,49 @@ class _SocketFrames:
         self.connection = connection
         self.dialogue = dialogue
         self.patience = patience
+        self._is_heard = False
+        self._failure: ProviderError | None = None
+        """What came after the frames that were given last."""
 
     def text_is_sent(self) -> None:
         """Wait no longer if all of its audio has come by now."""
         if self.dialogue.has_ended:
             self.patience.end()
 
-    async def next_frame(self) -> Frame | None:
-        while not self.dialogue.has_ended:
+    async def next_frames(self) -> list[Frame]:
+        """See `FrameSource`."""
+        if self._failure is not None:
+            raise self._failure
+        frames: list[Frame] = []
+        while not frames and not self.dialogue.has_ended:
             message = self.connection.get_now()
             if message is None:
                 message = await self._next_message()
-            frame = None if message is None else self.dialogue.read(message)
-            if frame is not None:
-                if frame.audio:
-                    self.patience.audio_came()
-                return frame
-        return None
+            if message is not None:
+                frames = self._read_burst(message)
+        return frames
+
+    def _read_burst(self, message: str | bytes) -> list[Frame]:
+        """Read this message and those that came with it."""
+        frames: list[Frame] = []
+        unread: str | bytes | None = message
+        try:
+            while unread is not None:
+                frame = self.dialogue.read(unread)
+                if frame is not None:
+                    frames.append(frame)
+                unread = self.connection.get_now() if self._may_go_on(frames) else None
+        except ProviderError as error:
+            if not frames:
+                raise
+            self._failure = error
+        if any(frame.audio for frame in frames):
+            self._is_heard = True
+            self.patience.audio_came()
+        return frames
+
+    def _may_go_on(self, frames: list[Frame]) -> bool:
+        return not self.dialogue.has_ended and len(frames) < (_MAX_BURST if self._is_heard else 1)
 
     async def _next_message(self) -> str | bytes | None:
         try:

@@ -135,10 +135,10 @@ class UpstreamSocket:
         if self._is_over or self._held is not None or self._reading.locked():
             return None
         try:
-            self._held = self._frames.next()
-            if self._held is None or self._held.opcode not in {TEXT, BINARY}:
+            self._held = received = self._frames.next()
+            if received is None or received.opcode >= CLOSE:
                 return None
-            message = _decode(self._held)
+            message = _decode(received)
         except FrameError:
             return None  # whoever waits will be told
         self._held = None
