@@ -56,11 +56,13 @@ _MOST_WORDS: Final = 3
 _Phrases = frozenset[tuple[str, ...]]
 
 
-def _read(table: Mapping[str, str]) -> dict[str, _Phrases]:
-    return {
-        language: frozenset(tuple(keys(phrase)) for phrase in phrases.split(","))
-        for language, phrases in table.items()
+def _read(table: Mapping[str, str]) -> dict[str | None, _Phrases]:
+    """By language; ``None`` for all of them together."""
+    phrases: dict[str | None, _Phrases] = {
+        language: frozenset(tuple(keys(phrase)) for phrase in listed.split(","))
+        for language, listed in table.items()
     }
+    return phrases | {None: _Phrases().union(*phrases.values())}
 
 
 _BACKCHANNELS: Final = _read(_LISTENING)
@@ -71,14 +73,10 @@ def remark(text: str, language_code: str | None) -> Remark:
     """What words mean to one who is speaking; of a language that is not known, all tables count."""
     words = keys(text)
     language = language_of(language_code)
-    rest = _without(words, _phrases(_BACKCHANNELS, language))
+    rest = _without(words, _BACKCHANNELS[language])
     if not rest:
         return "backchannel"
-    return "command" if _begins(rest, _phrases(_ORDERS, language)) else "words"
-
-
-def _phrases(table: dict[str, _Phrases], language: str | None) -> _Phrases:
-    return table[language] if language else frozenset[tuple[str, ...]]().union(*table.values())
+    return "command" if _begins(rest, _ORDERS[language]) else "words"
 
 
 def _without(words: list[str], phrases: _Phrases) -> list[str]:
