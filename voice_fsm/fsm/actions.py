@@ -147,7 +147,14 @@ class Actions:
         """The words stand: ask for the reply as if they were final."""
         facts = self.model
         facts.guess, facts.guessed_s = facts.utterance, facts.now_s
-        facts.emit(Speculate(self._order(facts.turns_started + 1, facts.utterance)))
+        order = StartTurn(
+            turn_id=facts.turns_started + 1,
+            text=facts.utterance,
+            session_id=facts.session_id,
+            history=facts.history,
+            options=facts.options,
+        )
+        facts.emit(Speculate(order))
 
     def drop_guess(self) -> None:
         facts = self.model
@@ -321,22 +328,18 @@ class Actions:
             wasted_calls=facts.wasted_calls,
         )
         facts.wasted_calls = 0
-        order = self._order(facts.turns_started, user_text if ask is None else ask)
-        facts.emit(
-            TurnStarted(facts.turns_started, user_text, cause),
-            attrs.evolve(order, say=say, cause=cause, speculated=speculated, options=options),
-        )
-        self.withdraw_request()
-
-    def _order(self, turn_id: int, text: str) -> StartTurn:
-        facts = self.model
-        return StartTurn(
-            turn_id=turn_id,
-            text=text,
+        order = StartTurn(
+            turn_id=facts.turns_started,
+            text=user_text if ask is None else ask,
+            say=say,
+            cause=cause,
             session_id=facts.session_id,
             history=facts.history,
-            options=facts.options,
+            options=options,
+            speculated=speculated,
         )
+        facts.emit(TurnStarted(facts.turns_started, user_text, cause), order)
+        self.withdraw_request()
 
     def _would_interrupt(self, text: str) -> bool:
         facts, turn = self.model, self.model.current

@@ -217,6 +217,8 @@ class Session:
     def _take_from_turn(self, event: AnyTurnEvent) -> None:
         facts, turn = self._facts, self._facts.current
         match event:
+            case AudioSent():
+                turn.audio_sent(event.duration_ms, event.at_s)
             case ReplyStarted():
                 turn.first_text_s = event.at_s
             case ReplyComplete():
@@ -227,8 +229,6 @@ class Session:
             case FirstAudio():
                 if facts.state == "thinking":
                     self._send("first_audio")
-            case AudioSent():
-                turn.audio_sent(event.duration_ms, event.at_s)
             case TurnDone():
                 if turn.sent_s is None:
                     self._send("turn_done")

@@ -189,7 +189,7 @@ class VoiceSession:
         for effect in effects:
             self._perform(effect)
         deadline_s = self._core.deadline_s
-        if deadline_s != self._alarm.deadline:
+        if deadline_s < self._alarm.deadline:  # noqa: PLR1730  # to set it costs more than to look too early
             self._alarm.deadline = deadline_s
 
     def configure(
@@ -455,5 +455,7 @@ class VoiceSession:
             with trio.CancelScope(deadline=self._core.deadline_s) as self._alarm:
                 await self._services.draining.wait()
                 break
-            self.step(Tick(at_s=trio.current_time()))
+            now_s = trio.current_time()
+            if now_s >= self._core.deadline_s:
+                self.step(Tick(at_s=now_s))
         self.step(Drain(at_s=trio.current_time()))
