@@ -43,6 +43,7 @@ CASES = [
     ("(**x**) “*y*”", "(x) “y”"),
     ("snake_case, _private, __init__.py", "snake_case, private, init.py"),
     ("2 * 3, 2*3, 2**3, x * y, (a) * b", "2 * 3, 2*3, 2**3, x * y, (a) * b"),
+    ("Größe x * y, Maß * z*", "Größe x * y, Maß z"),
     ("note * this, 3 *** 4", "note this, 3 4"),
     ("x\n** y", "x\ny"),
     (r"\*literal\* c:\path", r"*literal* c:\path"),

@@ -1,6 +1,7 @@
 """Plain text as it is written for a voice, in good order."""
 
 import re
+import string
 import unicodedata
 from enum import Enum, auto
 from typing import Final
@@ -13,6 +14,7 @@ REPEATS_MAX: Final = 3
 _CLAUSE_ENDS: Final = STOPS + CLAUSE_MARKS
 _NO_BREAK_SPACES: Final = "\u00a0\u202f\u2007"
 _JOINERS: Final = "\u200c\u200d"
+_ALPHANUMERICS: Final = string.ascii_letters + string.digits
 _ARROWS: Final = "→⇒"
 _PICTURE: Final = re.compile(
     "[\u231a-\u231b\u23cf\u23e9-\u23fa\u2500-\u27bf\u2934-\u2935\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
@@ -79,13 +81,18 @@ class PlainText:
         else:
             self._mark(char)
 
-    def add_letters(self, letters: str) -> None:
-        """What `add_all` would do with these, at once."""
-        self._word_length = len(letters) + (self._word_length if self.last.isalnum() else 0)
+    def add_words(self, words: str) -> None:
+        """What `add_all` would do with these, at once.
+
+        They are of ASCII letters and digits, with single spaces, marks before those, or apostrophes between.
+        """
+        last_length = len(words) - len(words.rstrip(_ALPHANUMERICS))
+        goes_on = last_length == len(words) and self.last.isalnum()
+        self._word_length = last_length + (self._word_length if goes_on else 0)
         self._repeated = ""
         self._ended = False
-        self._put(letters)
-        self._last = letters[-1]
+        self._put(words)
+        self._last = words[-1]
 
     def comma(self) -> None:
         """Part two things, in place of the space between them."""

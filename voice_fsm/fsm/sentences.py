@@ -53,7 +53,7 @@ _CLAUSE_BORDER: Final = re.compile(
     rf"(?:(?<![.\s])[{CLAUSE_MARKS}]|[\u2013\u2014]|(?<= )-)[{re.escape(CLOSERS)}]* "
     rf"|[{WIDE_CLAUSE_MARKS}]"
 )
-_LETTERS: Final = re.compile("[A-Za-z]+")
+_WORDS: Final = re.compile("[A-Za-z]+(?: [A-Za-z]+)*")
 _WITHOUT_STOP: Final = re.compile(r"[ \"-\-/-<=>@-~]+")
 """Of ASCII; those of other scripts are looked at one by one."""
 _WORD_BORDER: Final = re.compile(r"(?<![.\d]) |(?<=\d) (?!\d)")
@@ -139,7 +139,7 @@ class _Cutter:
         if self._phase is not _Phase.INSIDE or not self._text:
             return ""
         if self._spoken_width < SHORT_WIDTH:
-            found = _LETTERS.match(plain, at, at + FIRST_LOOK_WIDTH - 1 - self._width)
+            found = _WORDS.match(plain, at, at + FIRST_LOOK_WIDTH - 1 - self._width)
         else:
             found = _WITHOUT_STOP.match(plain, at, at + MAX_WIDTH - self._width)
         return found[0] if found else ""

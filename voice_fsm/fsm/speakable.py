@@ -54,7 +54,10 @@ _Steps = Generator[None, str, _T]
 _END: Final = "\0"
 _LINE_ENDS: Final = ("\n", _END)
 _BLANKS: Final = " \t"
-_LETTERS: Final = re.compile("[A-Za-z]+")
+_WORD: Final = r"(?!h(?:tt|t?\Z)|w(?:w|\Z))[a-z0-9]+"
+"""One with which no address begins, nor may do so once more has come."""
+_WORDS: Final = re.compile(rf"{_WORD}(?:(?:[,;:.?!]? |['\u2019]){_WORD})*", re.IGNORECASE | re.ASCII)
+"""Most of a text: what no rule but that of plain text would look at."""
 _INAUDIBLE: Final = re.compile(
     "[\x00-\x08\r-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u20e3\ufe00-\ufe0f\ufeff"
     "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
@@ -115,7 +118,7 @@ class Speakable:
         self._returned: deque[str] = deque()
         self._item_open = False
         self._is_plain = False
-        """Whether the grammar waits for the next character within a line, so that letters are but letters."""
+        """Whether the grammar waits for the next character within a line, so that words are but words."""
         self._marks: dict[str, Callable[[str], _Steps[None]]] = {
             "*": self._asterisks,
             "_": self._underscores,
@@ -136,18 +139,14 @@ class Speakable:
         text = _INAUDIBLE.sub("", delta)
         at = 0
         while at < len(text):
-            word = _LETTERS.match(text, at) if self._is_plain else None
-            if word is None or self._may_be_mark(text[at]):
+            words = _WORDS.match(text, at) if self._is_plain else None
+            if words is None:
                 self._parser.send(text[at])
                 at += 1
             else:
-                self._plain.add_letters(word[0])
-                at = word.end()
+                self._plain.add_words(words[0])
+                at = words.end()
         return self._plain.take()
-
-    def _may_be_mark(self, letter: str) -> bool:
-        """Whether an address may begin here."""
-        return letter in _URL_LETTERS and not self._plain.last.isalnum()
 
     def finish(self) -> str:
         """The reply is complete: give the rest. Nothing may be fed afterwards."""
