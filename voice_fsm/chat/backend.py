@@ -16,9 +16,10 @@ from voice_fsm.chat.choice import check_base_url, endpoint, key_for
 from voice_fsm.chat.registration import Registrations
 from voice_fsm.chat.reply import Reply
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
+from voice_fsm.fsm.history import Exchange
 from voice_fsm.fsm.options import BackendOptions
 from voice_fsm.upstream.faults import RefusedError, bearer
-from voice_fsm.upstream.http import Answer, Deadlines, json_request
+from voice_fsm.upstream.http import Answer, Deadlines, JsonPost
 from voice_fsm.upstream.retry import RetryPolicy, open_answer_with_retries
 
 _MAX_REGISTRATION_BYTES: Final = 64 * 1024
@@ -79,6 +80,8 @@ class BackendChat:
         self._registrations = Registrations(
             ttl_s=config.registration_ttl_s, max_entries=config.max_registrations
         )
+        self._posts: dict[str, JsonPost] = {}
+        """By their path: made when they are first wanted, as a key that no header can hold is told then."""
 
     def check(self, chosen: BackendOptions) -> None:
         """Say early whether a client's choice can be served.
@@ -183,15 +186,20 @@ class BackendChat:
     async def _post(self, path: str, body: Mapping[str, Any]) -> Answer:
         """Send one request, again where that may help; the caller closes the answer."""
         config = self._config
-        call = json_request(
-            self._client,
-            endpoint(config.base_url, path),
-            body,
-            {**config.headers, **bearer(Upstream.CHAT, config.api_key)},
-        )
         return await open_answer_with_retries(
-            self._client, call, upstream=Upstream.CHAT, deadlines=config.deadlines, policy=config.retry
+            self._client,
+            self._post_to(path).request(body),
+            upstream=Upstream.CHAT,
+            deadlines=config.deadlines,
+            policy=config.retry,
         )
+
+    def _post_to(self, path: str) -> JsonPost:
+        if path not in self._posts:
+            config = self._config
+            headers = {**config.headers, **bearer(Upstream.CHAT, config.api_key)}
+            self._posts[path] = JsonPost.to(self._client, endpoint(config.base_url, path), headers)
+        return self._posts[path]
 
     def _refused_chat(self, error: RefusedError) -> ProviderError:
         if not _may_mean_unknown_registration(error):
@@ -210,10 +218,14 @@ def _metadata(request: ChatRequest, *, with_history: bool) -> dict[str, Any]:
     if request.context:
         metadata["context"] = list(request.context)
     if with_history:
-        metadata["history"] = [attrs.asdict(exchange, recurse=False) for exchange in request.history]
+        metadata["history"] = [_written(exchange) for exchange in request.history]
     if request.history and request.history[-1].interrupted:
         metadata |= {"interrupted": True, "heard": request.history[-1].assistant}
     return metadata
+
+
+def _written(exchange: Exchange) -> dict[str, Any]:
+    return {"user": exchange.user, "assistant": exchange.assistant, "interrupted": exchange.interrupted}
 
 
 def _may_mean_unknown_registration(error: RefusedError) -> bool:

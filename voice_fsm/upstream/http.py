@@ -57,8 +57,10 @@ def open_client(
     tls = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
     tls.set_alpn_protocols(["http/1.1"])
     has_proxies = trust_env and not _PROXY_SCHEMES.isdisjoint(getproxies())
-    return _CookielessClient(
-        transport=None if has_proxies else HttpPool(tls, max_connections=max_connections),
+    pool = None if has_proxies else HttpPool(tls, max_connections=max_connections)
+    return _PlainClient(
+        pool,
+        transport=pool,
         verify=tls,
         trust_env=trust_env,
         follow_redirects=False,
@@ -77,24 +79,57 @@ class _NoCookies(httpx.Cookies):
         pass
 
 
-class _CookielessClient(httpx.AsyncClient):
-    """A client of httpx that parses no cookies, where a jar that refuses them would."""
+class _PlainClient(httpx.AsyncClient):
+    """A client of httpx that parses no cookies, where a jar that refuses them would.
+
+    With a pool, it hands requests straight to it: nothing that httpx does on the way has a use here.
+    """
+
+    def __init__(self, pool: HttpPool | None, **how: Any) -> None:  # noqa: ANN401  # those of httpx
+        super().__init__(**how)
+        self._pool = pool
 
     @property  # type: ignore[misc]  # read-only, since there is nothing to set
     def cookies(self) -> httpx.Cookies:
         return _NoCookies()
 
+    async def send(self, request: httpx.Request, *, stream: bool = False, **how: Any) -> httpx.Response:  # noqa: ANN401  # those of httpx
+        if self._pool is None or not stream or request.url.userinfo or self.is_closed:
+            return await super().send(request, stream=stream, **how)
+        response = await self._pool.handle_async_request(request)
+        response.request = request
+        return response
+
+
+@attrs.frozen
+class JsonPost:
+    """A POST of JSON to one address, with the same headers each time; made once, since that is most of it."""
+
+    _url: httpx.URL
+    _headers: httpx.Headers = attrs.field(repr=False)
+
+    @classmethod
+    def to(cls, client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> Self:
+        """Prepare for requests of this client."""
+        model = client.build_request(
+            "POST", _parsed(url), headers={**headers, "Content-Type": "application/json"}
+        )
+        del model.headers["Content-Length"]
+        return cls(model.url, model.headers)
+
+    def request(self, body: Mapping[str, Any]) -> httpx.Request:
+        """Make a request, in ASCII: escaped, even half a surrogate pair of a transcript can be sent."""
+        content = json.dumps(body).encode("ascii")
+        request = httpx.Request("POST", self._url, headers=self._headers, stream=_Body(content))
+        request.headers["Content-Length"] = str(len(content))
+        return request
+
 
 def json_request(
     client: httpx.AsyncClient, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
 ) -> httpx.Request:
-    """Make a POST of JSON, in ASCII: escaped, even half a surrogate pair of a transcript can be sent."""
-    return client.build_request(
-        "POST",
-        _parsed(url),
-        content=json.dumps(body),
-        headers={**headers, "Content-Type": "application/json"},
-    )
+    """Make a single request of a `JsonPost`."""
+    return JsonPost.to(client, url, headers).request(body)
 
 
 @lru_cache(maxsize=100)
@@ -211,7 +246,8 @@ async def open_answer(
         ProviderError: no answer; see `httpx_errors_as` and `Deadlines`.
     """
     patience = Patience(upstream, deadlines)
-    request.stream = _Body(request.read())
+    if not isinstance(request.stream, _Body):
+        request.stream = _Body(request.read())
     request.extensions["timeout"] = {"connect": deadlines.connect_s, "pool": deadlines.connect_s}
     with httpx_errors_as(upstream):
         response = await patience.wait_for(lambda: client.send(request, stream=True))
