@@ -30,7 +30,7 @@ class ScriptedLink:
         await trio.sleep(self.send_s)
         self.audio += audio
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+    def send_now(self, audio: bytes) -> bool:
         if not self.send_s:
             self.audio += audio
         return not self.send_s

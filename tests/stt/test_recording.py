@@ -47,7 +47,7 @@ class CountingLink:
         await trio.lowlevel.checkpoint()
         self.heard_bytes += len(audio)
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+    def send_now(self, audio: bytes) -> bool:
         return False
 
     async def commit(self) -> None:

@@ -64,12 +64,12 @@ class AudioFormat:
         """The MIME type that the client contract gives this codec."""
         return _CONTENT_TYPES[self.codec]
 
-    @property
+    @cached_property  # asked for with every frame
     def bytes_per_sample(self) -> int:
         """Bytes of one sample; 1 for compressed formats, which may be cut anywhere."""
         return _BYTES_PER_SAMPLE.get(self.codec, 1)
 
-    @cached_property  # asked for with every frame
+    @cached_property  # likewise
     def bytes_per_second(self) -> int:
         """Bytes of one second of sound; for MP3 and Opus by their constant bit rate."""
         if self.bit_rate_kbps is not None:

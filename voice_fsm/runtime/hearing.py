@@ -136,12 +136,8 @@ class Hearing:
 
     async def _send(self, link: SttLink, microphone: Microphone) -> None:
         """Send what `Microphone.put` cannot, because the link would have to wait for it."""
-
-        def send_now(audio: bytes) -> bool:
-            return link.send_now(audio, previous_text=microphone.previous_text)
-
         while True:
-            heard = await microphone.take(send_now)
+            heard = await microphone.take(link.send_now)
             if heard.audio:
                 await link.send(heard.audio, previous_text=microphone.previous_text)
             if heard.commit:

@@ -20,8 +20,11 @@ log = structlog.get_logger()
 
 KEEP_S: Final = 30.0
 """Audio kept for a recogniser that is away, in seconds."""
-WORDLESS_S: Final = 10.0
-"""The same while the recogniser keeps up and has heard no words in it: silence need not be heard again."""
+WORDLESS_S: Final = 2.5
+"""The same while the recogniser keeps up and has heard no words in it: silence need not be heard again.
+
+More than twice what a realtime recogniser takes for its first words; a silent user costs no more than this.
+"""
 COMMIT_TAIL_MS: Final = 300
 """Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
 
@@ -52,7 +55,7 @@ class Microphone:
         """Whether words of what is kept are known, or asked for by a commit."""
         self._unsent: deque[bytes | Commit] = deque()
         self._unsent_bytes = 0
-        self._unanswered = Unanswered(audio_format)
+        self._unanswered = Unanswered()
         self._put_bytes = 0
         self.link_began_s = 0.0
         """Where in the session's audio the newest link began to listen, in seconds."""
@@ -71,16 +74,21 @@ class Microphone:
                 resampler = Resampler(sample_rate_hz, self._format.sample_rate_hz)
                 self._resamplers = {sample_rate_hz: resampler}
             audio = resampler.feed(audio)
-        if audio:
-            if not self._unsent and not self._has_words:
-                self._forget_silence(len(audio))
-            self._put_bytes += len(audio)
-            if not self._unsent and self._send_now is not None and self._send_now(audio):
-                self._unanswered.append(audio)
-            else:
-                self._unsent.append(audio)
-                self._unsent_bytes += len(audio)
-                self._reader.unpark()
+        if not audio:
+            return
+        size_bytes = len(audio)
+        self._put_bytes += size_bytes
+        kept_bytes = self._unsent_bytes + self._unanswered.size_bytes + size_bytes
+        if kept_bytes > self._wordless_bytes and not (self._has_words or self._unsent):
+            # Not for more than this: a recogniser that was away has not yet had time for words.
+            self._unanswered.forget(min(size_bytes, kept_bytes - self._wordless_bytes))
+        if not self._unsent and self._send_now is not None and self._send_now(audio):
+            self._unanswered.append(audio)
+        else:
+            self._unsent.append(audio)
+            self._unsent_bytes += size_bytes
+            self._reader.unpark()
+        if kept_bytes > self._max_bytes:
             self._drop_oldest()
 
     def commit(self) -> None:
@@ -134,12 +142,6 @@ class Microphone:
     @property
     def _kept_bytes(self) -> int:
         return self._unsent_bytes + self._unanswered.size_bytes
-
-    def _forget_silence(self, size_bytes: int) -> None:
-        """Make room for as much, not more: a recogniser that was away has not yet had time for words."""
-        excess_bytes = self._kept_bytes + size_bytes - self._wordless_bytes
-        if excess_bytes > 0:
-            self._unanswered.forget(min(size_bytes, excess_bytes))
 
     def _drop_oldest(self) -> None:
         if self._kept_bytes > self._max_bytes:

@@ -270,8 +270,8 @@ class VoiceSession:
             if self.state == "unconfigured":
                 raise ClientError(ClientFault.NOT_CONFIGURED, "Send session.configure before audio.")
             return
-        audio_format = self.options.stt.audio_format
-        if sample_rate_hz not in (None, audio_format.sample_rate_hz):
+        audio_format = self._core.options.stt.audio_format
+        if sample_rate_hz is not None and sample_rate_hz != audio_format.sample_rate_hz:
             if audio_format.codec != "pcm":
                 raise ClientError(
                     ClientFault.INVALID_FIELD,

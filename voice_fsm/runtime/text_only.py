@@ -37,7 +37,7 @@ class _DeafLink:
     async def send(self, audio: bytes, *, previous_text: str | None = None) -> None:  # noqa: ARG002  # as above
         await trio.lowlevel.checkpoint()
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:  # noqa: ARG002  # as above
+    def send_now(self, audio: bytes) -> bool:  # noqa: ARG002  # as above
         return True
 
     async def commit(self) -> None:

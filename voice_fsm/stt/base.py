@@ -52,7 +52,7 @@ class SttLink(Protocol):
             ProviderError: the link is broken.
         """
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
+    def send_now(self, audio: bytes) -> bool:
         """Hand over audio as `send` does, if that takes no waiting; ``False``: `send` it, nothing was done.
 
         Only while nobody is in `send` or `commit`.

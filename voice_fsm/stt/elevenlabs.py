@@ -174,18 +174,17 @@ class _Link:
             self._timeline.note_audio(len(chunk))
             await self._send_audio(chunk)
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:
-        """Send audio without waiting; see `SttLink`. Context and long audio go the other way."""
-        has_context = bool(previous_text) and not self._has_begun
-        if has_context or self._context or self._closed.is_set() or len(audio) > self._max_chunk_bytes:
+    def send_now(self, audio: bytes) -> bool:
+        """Send audio without waiting; see `SttLink`. The first, with its context, and long audio cannot."""
+        size_bytes = len(audio)
+        if not self._has_begun or self._closed.is_set() or size_bytes > self._max_chunk_bytes:
             return False
         if not self._websocket.is_direct or not self._websocket.send_now(
             encode_chunk(audio, self._format.sample_rate_hz)
         ):
             return False
-        self._has_begun = True
-        self._timeline.note_audio(len(audio))
-        self._ledger.note_audio(len(audio))
+        self._timeline.note_audio(size_bytes)
+        self._ledger.note_audio(size_bytes)
         self._last_audio_at_s = trio.current_time()
         if not self._websocket.is_flushed:
             self._alarm.cancel()

@@ -101,7 +101,7 @@ class LocalSttLink:
                 ProviderFault.OVERLOADED, "Speech recognition on this server fell behind. Try again later."
             )
 
-    def send_now(self, audio: bytes, *, previous_text: str | None = None) -> bool:  # noqa: ARG002  # as above
+    def send_now(self, audio: bytes) -> bool:
         """Hand over audio if the backlog is short enough; see `SttLink`."""
         if self._closed or self._failure is not None or self.backlog_s > self._max_backlog_s:
             return False

@@ -49,6 +49,8 @@ class UpstreamSocket:
         self._stream = stream
         self._socket = stream.socket if isinstance(stream, EagerStream) else None
         """To write to without waiting; TLS has its own state between us and the socket."""
+        self.is_direct = self._socket is not None
+        """Whether nothing, such as TLS, lies between us and the socket, so that `send_now` is worth a try."""
         self._unsent = b""
         """The end of a frame that the socket did not take at once."""
         self._frames = FrameReader(max_message_bytes, of_client=False)
@@ -82,11 +84,6 @@ class UpstreamSocket:
             ConnectionClosed: as `send_message`.
         """
         await self._send(TEXT, text)
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether nothing, such as TLS, lies between us and the socket, so that `send_now` is worth a try."""
-        return self._socket is not None
 
     def send_now(self, text: bytes) -> bool:
         """Send text (UTF-8) without waiting; ``False``: that cannot be, and nothing was sent.

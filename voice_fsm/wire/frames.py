@@ -98,7 +98,7 @@ class FrameReader:
         Raises:
             FrameError: the client broke the protocol (1002), or its message is too big (1009).
         """
-        while (frame := self._next_frame()) is not None:
+        while self._at < len(self._fed) and (frame := self._next_frame()) is not None:
             first, payload = frame
             opcode = first & _OPCODE
             if opcode >= CLOSE or (first >= _FINAL and opcode != _CONTINUATION):
@@ -122,7 +122,8 @@ class FrameReader:
         if len(fed) < at + _HEADER_BYTES:
             return None
         first, second = fed[at], fed[at + 1]
-        self._check_header(first, second)
+        if first not in _WHOLE or second & _MASKED != self._mask_bit or self._message_opcode != _CONTINUATION:
+            self._check_header(first, second)  # rarely
         length, mask_at = second & _LENGTH, at + _HEADER_BYTES
         if length >= _LENGTH_IN_2_BYTES:
             mask_at += 2 if length == _LENGTH_IN_2_BYTES else 8
@@ -143,8 +144,6 @@ class FrameReader:
         return first, payload
 
     def _check_header(self, first: int, second: int) -> None:
-        if second & _MASKED == self._mask_bit and first in _WHOLE and self._message_opcode == _CONTINUATION:
-            return  # as nearly all are
         opcode = first & _OPCODE
         if first & _RESERVED_BITS:
             raise FrameError(PROTOCOL_ERROR, "a reserved bit is set")
