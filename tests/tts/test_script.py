@@ -53,11 +53,11 @@ async def test_waiting_for_a_piece_may_be_given_up(
 
     if is_channel:
         nursery.start_soon(count)
-    script = Script(as_channel(read if is_channel else _counting(), nursery))
-
-    for number in range(3):
-        with trio.move_on_after(1) as scope:
-            await script.piece(number)
-        assert scope.cancelled_caught
-        assert await script.piece(number) == str(number)
-    assert await script.piece(3) is None
+    async with as_channel(read if is_channel else _counting()) as pieces:
+        script = Script(pieces)
+        for number in range(3):
+            with trio.move_on_after(1) as scope:
+                await script.piece(number)
+            assert scope.cancelled_caught
+            assert await script.piece(number) == str(number)
+        assert await script.piece(3) is None

@@ -16,6 +16,7 @@ from voice_fsm.tts.reply import Frame
 from voice_fsm.tts.script import Script
 from voice_fsm.tts.socket_request import Send, SocketRequest
 from voice_fsm.tts.sockets import SocketPool, SpeechSocket
+from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
 from voice_fsm.upstream.websocket import background_nursery
@@ -100,17 +101,24 @@ class Dialogue:
         return self.farewell_text
 
 
+async def nothing(_: UpstreamSocket) -> None:
+    pass
+
+
 @attrs.define
 class Rig:
     pool: SocketPool[str]
     connections: list[Connection]
     farewell: str | None = "bye"
+    goes_on: bool = False
+    """Whether the text is still being written."""
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[tuple[SocketRequest[str], Dialogue]]:
         write, read = trio.open_memory_channel[str](1)
         await write.send("Hello.")
-        write.close()
+        if not self.goes_on:
+            write.close()
         script = Script(read)
         dialogue = Dialogue(script, self.farewell)
 
@@ -120,6 +128,9 @@ class Rig:
         request = SocketRequest(script, self.pool, "key", start, Deadlines())
         yield request, dialogue
         await request.aclose()
+        if self.goes_on:
+            write.send_nowait("More.")
+        await trio.sleep(1)
 
 
 @asynccontextmanager
@@ -146,9 +157,9 @@ async def test_a_reply_that_is_over_gives_its_socket_back(autojump_clock: Any) -
         for _ in range(2):
             async with r.request() as (request, _dialogue):
                 assert await request.has_text()
-                async with request.open() as frames:
-                    while await frames.next_frames():
-                        pass
+                frames = await request.open()
+                while await frames.next_frames():
+                    pass
     (connection,) = r.connections
     assert connection.sent == ["Hello.", "end"] * 2
 
@@ -163,9 +174,9 @@ async def test_a_reply_left_midway_says_farewell_or_takes_its_socket_along(
         for _ in range(2):
             async with r.request() as (request, _dialogue):
                 await request.has_text()
-                async with request.open() as frames:
-                    await frames.next_frames()
-                    await trio.sleep(1)
+                frames = await request.open()
+                await frames.next_frames()
+                await trio.sleep(1)
     assert len(r.connections) == sockets
     assert ("bye" in r.connections[0].sent) is bool(farewell)
     assert "" not in r.connections[0].sent
@@ -178,11 +189,22 @@ async def test_a_socket_left_in_the_middle_of_a_message_is_closed(autojump_clock
             await request.has_text()
             await wait_all_tasks_blocked()
             r.connections[0].is_stalled = True
-            async with request.open():
-                await trio.sleep(1)
-                r.connections[0].is_stalled = False
+            await request.open()
+            await trio.sleep(1)
+            await request.aclose()
             assert r.connections[0].sent == []
         assert r.pool.idle_count == 0
+
+
+async def test_nothing_of_a_reply_that_was_left_is_sent(autojump_clock: Any) -> None:
+    """The next one over the same socket would be taken for its end."""
+    async with rig() as r:
+        r.goes_on = True
+        async with r.request() as (request, _dialogue):
+            await request.has_text()
+            await (await request.open()).next_frames()
+        assert [connection.sent for connection in r.connections] == [["Hello.", "bye"]]
+        assert r.pool.idle_count == 1
 
 
 async def test_a_peer_that_takes_no_farewell_is_not_waited_for(autojump_clock: Any) -> None:
@@ -190,10 +212,11 @@ async def test_a_peer_that_takes_no_farewell_is_not_waited_for(autojump_clock: A
     async with rig() as r:
         async with r.request() as (request, _dialogue):
             await request.has_text()
-            async with request.open() as frames:
-                await frames.next_frames()
-                r.connections[0].is_stalled = True
-                left_s = trio.current_time()
+            frames = await request.open()
+            await frames.next_frames()
+            r.connections[0].is_stalled = True
+            left_s = trio.current_time()
+            await request.aclose()
             assert trio.current_time() - left_s <= 0.15
         assert r.pool.idle_count == 0
 
@@ -205,9 +228,9 @@ async def test_a_socket_on_which_something_failed_is_closed(autojump_clock: Any)
             await request.has_text()
 
             async def hear() -> None:
-                async with request.open() as frames:
-                    r.connections[0].say("bad")
-                    await frames.next_frames()
+                frames = await request.open()
+                r.connections[0].say("bad")
+                await frames.next_frames()
 
             with pytest.raises(ProviderError):
                 await hear()
@@ -222,12 +245,12 @@ async def test_what_comes_together_is_read_together_but_for_the_first_audio(auto
         bursts: list[int] = []
 
         async def hear() -> None:
-            async with request.open() as frames:
-                await trio.sleep(1)
-                for text in ("more", "bad"):
-                    r.connections[0].say(text)
-                while True:
-                    bursts.append(len(await frames.next_frames()))
+            frames = await request.open()
+            await trio.sleep(1)
+            for text in ("more", "bad"):
+                r.connections[0].say(text)
+            while True:
+                bursts.append(len(await frames.next_frames()))
 
         with pytest.raises(ProviderError):
             await hear()
@@ -241,9 +264,9 @@ async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_
         await wait_all_tasks_blocked()
         r.connections[0].is_stalled = True
         await trio.sleep(60)
-        async with request.open() as frames:
-            while await frames.next_frames():
-                pass
+        frames = await request.open()
+        while await frames.next_frames():
+            pass
     assert [connection.sent for connection in r.connections] == [[], ["Hello.", "end"]]
 
 
@@ -256,8 +279,8 @@ async def test_what_comes_while_nobody_listens_is_not_heard(autojump_clock: Any)
         await trio.sleep(1)
         async with r.request() as (request, dialogue):
             await request.has_text()
-            async with request.open() as frames:
-                await frames.next_frames()
+            frames = await request.open()
+            await frames.next_frames()
         assert dialogue.heard == ["ok"]
 
         r.connections[0].break_off()
@@ -298,7 +321,7 @@ async def test_a_socket_may_be_claimed_in_the_moment_it_is_given_back(autojump_c
     """Its task has not even noticed that it was idle."""
     async with rig() as r:
         socket = r.pool.claim("key")
-        connection = await socket.connection()
+        connection = await socket.connection(nothing)
         for _ in range(3):
             await r.pool.give_back(socket)
             assert r.pool.claim("key") is socket

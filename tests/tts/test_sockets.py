@@ -43,6 +43,10 @@ def connect(base_url: str, key: str, voice: str) -> AbstractAsyncContextManager[
     return open_speech_socket(url, {"xi-api-key": key}, 1.0, error_of_refusal)
 
 
+async def nothing(_: UpstreamSocket) -> None:
+    """A reply that does its own talking."""
+
+
 async def test_a_claimed_socket_has_no_handshake_left(autojump_clock: Any) -> None:
     """After prewarming, the connection is there at once."""
     fake = FakeElevenLabsTts()
@@ -52,7 +56,7 @@ async def test_a_claimed_socket_has_no_handshake_left(autojump_clock: Any) -> No
 
         socket = sockets.claim(VOICE)
         claimed_s = trio.current_time()
-        await (await socket.connection()).send_message(TEXT)
+        await (await socket.connection(nothing)).send_message(TEXT)
         assert trio.current_time() == claimed_s
         assert sockets.idle_count == 0
         assert len(fake.streams) == 1
@@ -66,7 +70,7 @@ async def test_a_claim_joins_a_handshake_under_way(autojump_clock: Any) -> None:
     async with pool(fake) as sockets:
         sockets.prewarm(VOICE)
         socket = sockets.claim(VOICE)
-        await socket.connection()
+        await socket.connection(nothing)
         await trio.sleep(1)
         assert fake.live_streams == 1
         await socket.release()
@@ -78,7 +82,7 @@ async def test_a_socket_serves_one_claim(autojump_clock: Any) -> None:
     async with pool(fake) as sockets:
         sockets.prewarm(VOICE)
         first, second = sockets.claim(VOICE), sockets.claim(VOICE)
-        assert await first.connection() is not await second.connection()
+        assert await first.connection(nothing) is not await second.connection(nothing)
         await first.release()
         await second.release()
 
@@ -144,7 +148,7 @@ async def test_a_socket_that_the_service_closed_is_not_used(autojump_clock: Any)
         assert fake.live_streams == 0
 
         socket = sockets.claim(VOICE)
-        await (await socket.connection()).send_message(TEXT)
+        await (await socket.connection(nothing)).send_message(TEXT)
         await socket.release()
 
         await trio.sleep(10)
@@ -184,7 +188,7 @@ async def test_a_socket_that_cannot_be_opened_is_no_ones_until_claimed(
 
         socket = sockets.claim(VOICE)
         with pytest.raises(ProviderError) as caught:
-            await socket.connection()
+            await socket.connection(nothing)
         assert caught.value.code == code
         await socket.release()
 
@@ -222,7 +226,7 @@ async def test_a_fault_of_ours_reaches_the_claimer_alone() -> None:
         sockets.prewarm(VOICE)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ZeroDivisionError):
-            await sockets.claim(VOICE).connection()
+            await sockets.claim(VOICE).connection(nothing)
 
 
 async def test_the_end_of_the_pool_closes_everything(autojump_clock: Any) -> None:
@@ -232,7 +236,7 @@ async def test_the_end_of_the_pool_closes_everything(autojump_clock: Any) -> Non
         sockets.claim(VOICE)
         await trio.sleep(0.5)
         sockets.claim(VOICE)
-        await (await sockets.claim(VOICE).connection()).send_message(TEXT)
+        await (await sockets.claim(VOICE).connection(nothing)).send_message(TEXT)
         sockets.prewarm(VOICE)
         await trio.sleep(0.1)
         assert fake.live_streams == 4

@@ -1,8 +1,7 @@
 """ElevenLabs' speech over HTTP: one request for one text, whose audio streams back."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -21,7 +20,7 @@ from voice_fsm.tts.http_request import RawFrames
 from voice_fsm.tts.reply import Frame, FrameSource
 from voice_fsm.tts.script import Script
 from voice_fsm.upstream.faults import RefusedError
-from voice_fsm.upstream.http import Answer, Deadlines, ask
+from voice_fsm.upstream.http import Answer, Deadlines, open_answer
 from voice_fsm.wire.lines import LineSplitter, OversizedLineError
 
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -48,6 +47,7 @@ class HttpRequest:
         self._script = script
         self._text = text
         self._previous_text = ""
+        self._answer: Answer | None = None
 
     async def has_text(self) -> bool:
         """Wait for the text; there may be none any more."""
@@ -58,13 +58,8 @@ class HttpRequest:
             self._script.taken += 1
         return bool(self._text)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[FrameSource]:
-        """Ask, and give the answer; it may be asked again.
-
-        Raises:
-            ProviderError: on entering.
-        """
+    async def open(self) -> FrameSource:
+        """See `Request`."""
         text = self._text or ""
         self.untold[:] = [text]
         endpoint = self._endpoint
@@ -75,15 +70,18 @@ class HttpRequest:
             json=stream_body(self._voice, text, self._previous_text),
         )
         try:
-            async with ask(
+            self._answer = answer = await open_answer(
                 endpoint.client, request, upstream=Upstream.TTS, deadlines=endpoint.deadlines
-            ) as answer:
-                yield _TimedFrames(answer) if self._voice.alignment else RawFrames(answer)
+            )
         except RefusedError as refusal:
             raise error_of_refusal(refusal) from None
+        return _TimedFrames(answer) if self._voice.alignment else RawFrames(answer)
 
     async def aclose(self) -> None:
-        """Do nothing: whatever was opened is closed."""
+        """See `Request`."""
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            await answer.aclose()
 
 
 class _TimedFrames:

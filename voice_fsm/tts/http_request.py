@@ -1,7 +1,7 @@
 """Speech over HTTP: a request for each piece of a reply's text, whose audio streams back."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final
 
 from voice_fsm.errors import ProviderFault
@@ -23,6 +23,7 @@ class PieceRequest:
         self._script = script
         self._ask_for = ask_for
         self._text = ""
+        self._answer = AsyncExitStack()
 
     async def has_text(self) -> bool:
         """Wait for the piece; there may be none any more."""
@@ -30,19 +31,14 @@ class PieceRequest:
         self._script.taken += 1
         return bool(self._text)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[FrameSource]:
-        """Ask, and give the answer; it may be asked again.
-
-        Raises:
-            ProviderError: on entering.
-        """
+    async def open(self) -> FrameSource:
+        """See `Request`."""
         self.untold[:] = [self._text]
-        async with self._ask_for(self._text) as frames:
-            yield frames
+        return await self._answer.enter_async_context(self._ask_for(self._text))
 
     async def aclose(self) -> None:
-        """Do nothing: whatever was opened is closed."""
+        """See `Request`."""
+        await self._answer.aclose()
 
 
 class RawFrames:

@@ -133,8 +133,7 @@ class OpenAiTts:
             async with ask(
                 self._client, request, upstream=Upstream.TTS, deadlines=config.deadlines
             ) as answer:
-                yield _PcmFrames(answer)
-                self._warm.was_used()
+                yield _PcmFrames(answer, self._warm)
         except RefusedError as refusal:
             raise error_of_refusal(refusal, voice) from None
 
@@ -142,7 +141,8 @@ class OpenAiTts:
 class _PcmFrames:
     """The frames of an answer: its audio as it comes."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, warm: WarmConnection) -> None:
+        self._warm = warm
         self._raw = RawFrames(answer)
         self._reader = PcmReader(rate_told(answer.headers.get("x-sample-rate", "")))
         self._ended = False
@@ -154,4 +154,5 @@ class _PcmFrames:
             if audio := self._reader.feed(raw[0].audio):
                 return (Frame(audio),)
         self._ended = True
+        self._warm.was_used()
         return (Frame(self._reader.end()),)

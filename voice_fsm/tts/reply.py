@@ -4,16 +4,18 @@ A provider says which requests a reply takes (`Plan`) and reads the frames of th
 announcement of texts and one clock for all times are here.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    aclosing,
-    asynccontextmanager,
-    contextmanager,
-    suppress,
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
 )
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -25,14 +27,11 @@ from voice_fsm.tts.encoding import Transcoder
 from voice_fsm.tts.script import Script, as_channel
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.retry import RetryPolicy, with_retries
-from voice_fsm.upstream.websocket import background_nursery
 
-MAX_AHEAD: Final = 16
-"""Pieces of speech made before anybody takes them: as many as may come with one read of a socket."""
 _MAX_JOINED_MS: Final = 500.0
 """Audio that came together is handed on as one, up to this."""
-_STEPS_TO_THE_CLIENT: Final = 3
-"""Rounds of the scheduler after which speech has surely passed who iterates, and then who writes it out."""
+_STEPS_TO_THE_CLIENT: Final = 2
+"""Rounds of the scheduler after which who writes speech out has surely done so."""
 
 
 @attrs.frozen
@@ -108,15 +107,15 @@ class Request(Protocol):
     async def has_text(self) -> bool:
         """Wait for text; there may be none any more."""
 
-    def open(self) -> AbstractAsyncContextManager[FrameSource]:
-        """Ask, and give the answer; it may be asked again.
+    async def open(self) -> FrameSource:
+        """Ask, and give the answer; once that is closed, it may be asked again.
 
         Raises:
-            ProviderError: on entering.
+            ProviderError: there is none.
         """
 
     async def aclose(self) -> None:
-        """Let go of what was made ready."""
+        """End the answer, finished or not, and let go of what was made ready."""
 
 
 Plan = Callable[[Script], Awaitable[Iterator[Request]]]
@@ -224,88 +223,45 @@ async def speak_script(
     source_format = source_format or output_format
     transcoder = None if source_format == output_format else Transcoder(source_format, output_format)
     narrator = Narrator(source_format, late_alignment_ms, transcoder)
-    with ungrouped():
-        async with background_nursery() as nursery:
-            script = Script(as_channel(pieces, nursery), max_piece_chars=max_piece_chars)
-            speaker = _Speaker(script, plan, retries, narrator)
-            nursery.start_soon(speaker.run)
-            yield speaker
+    async with as_channel(pieces) as channel:
+        script = Script(channel, max_piece_chars=max_piece_chars)
+        async with aclosing(_speech(script, plan, retries, narrator)) as speech:
+            yield speech
 
 
-class _Speaker:
-    """Makes the speech, a little ahead of who iterates.
+async def _speech(
+    script: Script, plan: Plan, retries: RetryPolicy, narrator: Narrator
+) -> AsyncGenerator[Speech]:
+    """Make the speech as it is asked for. It holds no scope of Trio's, and has to be closed."""
+    for request in await plan(script):
+        async with aclosing(request):
+            if not await request.has_text():
+                break
+            source, early = await with_retries(partial(_ask, request), retries)
+            narrator.begin_answer()
+            for frame in early:
+                for speech in narrator.tell(frame, request.untold):
+                    yield speech
+            await _let_out()
+            while frames := await source.next_frames():
+                for speech in narrator.tell_all(frames, request.untold):
+                    yield speech
+    for speech in narrator.end():
+        yield speech
 
-    A burst of frames then takes a few turns of the scheduler, where handing each over takes four.
+
+async def _ask(request: Request) -> tuple[FrameSource, list[Frame]]:
+    """Give a request's answer, and its frames up to the first audio.
+
+    Raises:
+        ProviderError: it went wrong before that; nothing is left open.
     """
-
-    def __init__(self, script: Script, plan: Plan, retries: RetryPolicy, narrator: Narrator) -> None:
-        self._script = script
-        self._plan = plan
-        self._retries = retries
-        self._narrator = narrator
-        self._made, self._ready = trio.open_memory_channel[Speech](MAX_AHEAD)
-        self._failure: ProviderError | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Speech:
-        try:
-            with suppress(trio.WouldBlock):
-                return self._ready.receive_nowait()
-            return await self._ready.receive()
-        except trio.EndOfChannel:
-            if self._failure is not None:
-                raise self._failure from None
-            raise StopAsyncIteration from None
-
-    async def run(self) -> None:
-        """Make all of it; a `ProviderError` is for who iterates, after what was made before."""
-        with self._made:
-            try:
-                await self._speak()
-            except ProviderError as error:
-                self._failure = error
-
-    async def _speak(self) -> None:
-        for request in await self._plan(self._script):
-            async with aclosing(request):
-                if not await request.has_text():
-                    break
-                error = await with_retries(partial(self._attempt, request), self._retries)
-                if error is not None:
-                    raise error
-        await self._hand_over(self._narrator.end())
-
-    async def _attempt(self, request: Request) -> ProviderError | None:
-        """Speak a request; what goes wrong once it is heard is returned, for it is not tried again.
-
-        Raises:
-            ProviderError: it went wrong before that.
-        """
-        is_heard = False
-        try:
-            async with request.open() as source:
-                early = await _until_audio(source)
-                is_heard = True
-                self._narrator.begin_answer()
-                for frame in early:
-                    await self._hand_over(self._narrator.tell(frame, request.untold))
-                await _let_out()
-                while later := await source.next_frames():
-                    await self._hand_over(self._narrator.tell_all(later, request.untold))
-        except ProviderError as error:
-            if not is_heard:
-                raise
-            return error
-        return None
-
-    async def _hand_over(self, said: list[Speech]) -> None:
-        for speech in said:
-            try:
-                self._made.send_nowait(speech)
-            except trio.WouldBlock:
-                await self._made.send(speech)
+    try:
+        source = await request.open()
+        return source, await _until_audio(source)
+    except ProviderError:
+        await request.aclose()
+        raise
 
 
 async def _let_out() -> None:
@@ -326,33 +282,3 @@ async def _until_audio(source: FrameSource) -> list[Frame]:
         if frames[-1].audio:
             return early
     raise provider_error(Upstream.TTS, ProviderFault.BAD_RESPONSE)
-
-
-@contextmanager
-def ungrouped() -> Iterator[None]:
-    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
-
-    Tasks that were cancelled because of it are in its group. Where our caller is being cancelled as well,
-    Trio tells it again at its next checkpoint.
-    """
-    error: ProviderError | None = None
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error = _provider_error_of(group)
-        if error is None:
-            raise
-    if error is not None:
-        raise error
-
-
-def _provider_error_of(group: BaseExceptionGroup) -> ProviderError | None:
-    """Find the group's first `ProviderError`, unless the group tells of a fault of ours as well."""
-    _, ours = group.split((ProviderError, trio.Cancelled, GeneratorExit))
-    found = group.subgroup(ProviderError)
-    if found is None or ours is not None:
-        return None
-    error = found.exceptions[0]
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

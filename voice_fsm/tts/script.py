@@ -1,9 +1,18 @@
 """The text of a reply as it is being written."""
 
-from collections.abc import AsyncIterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 
 import trio
+
+from voice_fsm.errors import ProviderError
+from voice_fsm.upstream.websocket import background_nursery
 
 
 class Script:
@@ -59,22 +68,64 @@ class Script:
                 self._pieces.append(text)
 
 
-def as_channel(pieces: AsyncIterable[str], nursery: trio.Nursery) -> trio.MemoryReceiveChannel[str]:
+def as_channel(
+    pieces: AsyncIterable[str],
+) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[str]]:
     """Make pieces such that waiting for one may be given up: cancelling a foreign iterator could end it.
 
     That one is read by a task of its own, at most one piece ahead.
+
+    Raises:
+        ProviderError: at any time: the iterator's.
     """
     if isinstance(pieces, trio.MemoryReceiveChannel):
-        return pieces
+        return nullcontext(pieces)
+    return _recorded(pieces)
+
+
+@asynccontextmanager
+async def _recorded(pieces: AsyncIterable[str]) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
     write, read = trio.open_memory_channel[str](0)
-    nursery.start_soon(_record, pieces, write)
-    return read
+    with ungrouped():
+        async with background_nursery() as nursery:
+            nursery.start_soon(_record, pieces, write)
+            yield read
 
 
 async def _record(pieces: AsyncIterable[str], channel: trio.MemorySendChannel[str]) -> None:
     with channel:
         async for piece in pieces:
             await channel.send(piece)
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let a `ProviderError` leave bare, whichever task it ended; what else there is leaves as it comes.
+
+    Tasks that were cancelled because of it are in its group. Where our caller is being cancelled as well,
+    Trio tells it again at its next checkpoint.
+    """
+    error: ProviderError | None = None
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = _provider_error_of(group)
+        if error is None:
+            raise
+    if error is not None:
+        raise error
+
+
+def _provider_error_of(group: BaseExceptionGroup) -> ProviderError | None:
+    """Find the group's first `ProviderError`, unless the group tells of a fault of ours as well."""
+    _, ours = group.split((ProviderError, trio.Cancelled, GeneratorExit))
+    found = group.subgroup(ProviderError)
+    if found is None or ours is not None:
+        return None
+    error = found.exceptions[0]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def cut_text(text: str, max_chars: int | None) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Speech over a pooled socket: text goes out as it is written, audio comes back as it is made."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
@@ -15,7 +16,7 @@ from voice_fsm.tts.sockets import SocketPool, SpeechSocket
 from voice_fsm.upstream.connection import UpstreamSocket
 from voice_fsm.upstream.faults import provider_error
 from voice_fsm.upstream.http import Deadlines
-from voice_fsm.upstream.websocket import background_nursery, closed_error
+from voice_fsm.upstream.websocket import closed_error
 
 K = TypeVar("K")
 
@@ -80,6 +81,7 @@ class SocketRequest(Generic[K]):
         self._start = start
         self._deadlines = deadlines
         self._socket: SpeechSocket[K] | None = None
+        self._frames: _SocketFrames | None = None
         self._first = 0
 
     async def has_text(self) -> bool:
@@ -88,89 +90,88 @@ class SocketRequest(Generic[K]):
         self._first = self._script.taken
         return await self._script.piece(self._first) is not None
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[FrameSource]:
+    async def open(self) -> FrameSource:
         """Send the text, from where the script was when it was first sent, and give the answer.
 
         Raises:
-            ProviderError: on entering.
+            ProviderError: the socket cannot be opened.
         """
         if self._socket is None or self._socket.was_lost:
             await self.aclose()
             self._socket = self._pool.claim(self._key)
         self.untold.clear()
         self._script.taken = self._first
-        dialogue = self._start(self._socket, self.untold)
+        dialogue, patience = self._start(self._socket, self.untold), Patience(self._deadlines)
         try:
-            connection = await self._socket.connection()
-            frames = _SocketFrames(connection, dialogue, Patience(self._deadlines))
-            async with background_nursery() as nursery:
-                nursery.start_soon(self._speak, frames)
-                yield frames
+            connection = await self._socket.connection(partial(_speak, dialogue, patience))
         except ProviderError:
-            await self._drop()
-            raise
-        finally:
-            await self._leave(dialogue)
-
-    async def aclose(self) -> None:
-        """Let the socket wait for another reply, if it was not used."""
-        if self._socket is not None:
-            socket, self._socket = self._socket, None
-            await self._pool.give_back(socket)
-
-    async def _speak(self, frames: "_SocketFrames") -> None:
-        with suppress(ConnectionClosed):
-            await frames.dialogue.speak(frames.connection.send_message, frames.patience)
-            frames.text_is_sent()
-
-    async def _leave(self, dialogue: Dialogue) -> None:
-        if self._socket is None:
-            return
-        if dialogue.has_ended or await self._say_farewell(dialogue):
-            await self.aclose()
-        else:
-            await self._drop()
-
-    async def _say_farewell(self, dialogue: Dialogue) -> bool:
-        farewell = dialogue.farewell()
-        if not farewell or self._socket is None:
-            return farewell is not None
-        with trio.move_on_after(_FAREWELL_S, shield=True), suppress(ConnectionClosed, ProviderError):
-            connection = await self._socket.connection()
-            await connection.send_message(farewell)
-            return True
-        return False
-
-    async def _drop(self) -> None:
-        if self._socket is not None:
             socket, self._socket = self._socket, None
             await socket.release()
+            raise
+        self._frames = _SocketFrames(connection, dialogue, patience)
+        return self._frames
+
+    async def aclose(self) -> None:
+        """Let the socket wait for another reply, unless this one's answer is still to come over it."""
+        if self._socket is None:
+            return
+        socket, self._socket = self._socket, None
+        frames, self._frames = self._frames, None
+        if frames is None or await frames.leave(socket):
+            await self._pool.give_back(socket)
+        else:
+            await socket.release()
+
+
+async def _speak(dialogue: Dialogue, patience: Patience, connection: UpstreamSocket) -> None:
+    with suppress(ConnectionClosed):
+        await dialogue.speak(connection.send_message, patience)
+        if dialogue.has_ended:  # all of its audio has come by now
+            patience.end()
 
 
 class _SocketFrames:
     """The frames of one dialogue."""
 
     def __init__(self, connection: UpstreamSocket, dialogue: Dialogue, patience: Patience) -> None:
-        self.connection = connection
-        self.dialogue = dialogue
-        self.patience = patience
+        self._connection = connection
+        self._dialogue = dialogue
+        self._patience = patience
+        self._has_failed = False
         self._is_heard = False
         self._failure: ProviderError | None = None
         """What came after the frames that were given last."""
 
-    def text_is_sent(self) -> None:
-        """Wait no longer if all of its audio has come by now."""
-        if self.dialogue.has_ended:
-            self.patience.end()
+    async def leave(self, socket: SpeechSocket[K]) -> bool:
+        """End it; whether the socket can serve again."""
+        if self._has_failed or (self._dialogue.has_ended and not self._is_heard):
+            return False
+        if self._dialogue.has_ended and socket.is_silent:
+            return True
+        with trio.move_on_after(_FAREWELL_S, shield=True), suppress(ConnectionClosed):
+            await socket.fall_silent()
+            if self._dialogue.has_ended:
+                return True
+            farewell = self._dialogue.farewell()
+            if farewell:
+                await self._connection.send_message(farewell)
+            return farewell is not None
+        return False
 
     async def next_frames(self) -> list[Frame]:
         """See `FrameSource`."""
+        try:
+            return await self._next_frames()
+        except ProviderError:
+            self._has_failed = True
+            raise
+
+    async def _next_frames(self) -> list[Frame]:
         if self._failure is not None:
             raise self._failure
         frames: list[Frame] = []
-        while not frames and not self.dialogue.has_ended:
-            message = self.connection.get_now()
+        while not frames and not self._dialogue.has_ended:
+            message = self._connection.get_now()
             if message is None:
                 message = await self._next_message()
             if message is not None:
@@ -183,32 +184,32 @@ class _SocketFrames:
         unread: str | bytes | None = message
         try:
             while unread is not None:
-                frame = self.dialogue.read(unread)
+                frame = self._dialogue.read(unread)
                 if frame is not None:
                     frames.append(frame)
-                unread = self.connection.get_now() if self._may_go_on(frames) else None
+                unread = self._connection.get_now() if self._may_go_on(frames) else None
         except ProviderError as error:
             if not frames:
                 raise
             self._failure = error
         if any(frame.audio for frame in frames):
             self._is_heard = True
-            self.patience.audio_came()
+            self._patience.audio_came()
         return frames
 
     def _may_go_on(self, frames: list[Frame]) -> bool:
-        return not self.dialogue.has_ended and len(frames) < (_MAX_BURST if self._is_heard else 1)
+        return not self._dialogue.has_ended and len(frames) < (_MAX_BURST if self._is_heard else 1)
 
     async def _next_message(self) -> str | bytes | None:
         try:
-            return await self.patience.wait_for(self.connection.get_message)
+            return await self._patience.wait_for(self._connection.get_message)
         except ConnectionClosed as closed:
             raise self._error_of(closed) from None
 
     def _error_of(self, closed: ConnectionClosed) -> ProviderError:
         code = closed.reason.code if closed.reason is not None else None
         text = (closed.reason.reason or "") if closed.reason is not None else ""
-        known = self.dialogue.error_of_close(code, text)
+        known = self._dialogue.error_of_close(code, text)
         if known is not None:
             return known
         if code in _PLAIN_CLOSE_CODES:

@@ -6,7 +6,7 @@ back after it, to serve another, or closed.
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -74,6 +74,9 @@ class SpeechSocket(Generic[K]):
         self._failure: Exception = provider_error(Upstream.TTS, ProviderFault.LOST)
         self._claimed = False
         self._in_use = False
+        self._speak: Speak | None = None
+        self._speaking = trio.CancelScope()
+        self._is_silent = trio.Event()
         self._returned = trio.Event()
         self._settled = trio.Event()
         self._gone = trio.Event()
@@ -92,19 +95,32 @@ class SpeechSocket(Generic[K]):
         """Whether it was open, and no longer is."""
         return self._connection is not None and not self.is_usable
 
-    async def connection(self) -> UpstreamSocket:
-        """Wait until it is open, and use it; from now on nobody else looks after it.
+    async def connection(self, speak: "Speak") -> UpstreamSocket:
+        """Wait until it is open, and use it: its own task will ``speak``, and look after it no longer.
 
         Raises:
             ProviderError: it could not be opened.
         """
         if not self._settled.is_set():
             await self._settled.wait()
-        self._in_use = True
-        self._idle.cancel()
         if self._connection is None:
             raise self._failure
+        self._in_use = True
+        self._speak = speak
+        self._speaking = trio.CancelScope()
+        self._is_silent = trio.Event()
+        self._idle.cancel()
         return self._connection
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether all has been said."""
+        return self._is_silent.is_set()
+
+    async def fall_silent(self) -> None:
+        """Say nothing more of what is being said over it."""
+        self._speaking.cancel()
+        await self._is_silent.wait()
 
     def claim(self) -> None:
         """Keep it until it is given back or released, however old it gets."""
@@ -142,11 +158,21 @@ class SpeechSocket(Generic[K]):
     async def _serve(self, connection: UpstreamSocket) -> None:
         """Be idle and in use by turns, until it has been idle for too long."""
         while True:
-            if self._in_use:
+            if self._speak is not None:
+                await self._say(self._speak, connection)
+            elif self._in_use:
                 await self._returned.wait()
                 self._returned = trio.Event()
             elif await self._ends_idle(connection):
                 return
+
+    async def _say(self, speak: "Speak", connection: UpstreamSocket) -> None:
+        try:
+            with self._speaking:
+                await speak(connection)
+        finally:
+            self._speak = None
+            self._is_silent.set()
 
     async def _ends_idle(self, connection: UpstreamSocket) -> bool:
         """Wait to be used; true if it is too old by then, or no longer answers.
@@ -162,6 +188,8 @@ class SpeechSocket(Generic[K]):
         return trio.current_time() >= self._idle.deadline
 
 
+Speak = Callable[[UpstreamSocket], Awaitable[None]]
+"""Sends the text of a reply."""
 Overhear = Callable[[SpeechSocket[K], str | bytes], None]
 """Told what comes over a socket that no reply reads; if it raises, the socket is closed."""
 
