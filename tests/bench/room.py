@@ -255,9 +255,13 @@ class _Room:
             self._play(at)
             session.hear(to_pcm(self._air[at : at + self._chunk]))
 
-    async def tell(self, item: Item) -> None:
+    async def tell(self, items: Sequence[Item]) -> None:
         """See `Door`: do as a player does that can stand still."""
         await trio.lowlevel.checkpoint()
+        for item in items:
+            self._take(item)
+
+    def _take(self, item: Item) -> None:
         self._told.append((trio.current_time() - self._began_s, item))
         match item:
             case AudioChunk(_, _, data):

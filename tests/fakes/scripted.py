@@ -235,9 +235,10 @@ class RecordingDoor:
     async def listen(self, session: VoiceSession) -> None:
         await self._act(session)
 
-    async def tell(self, item: Item) -> None:
-        await trio.sleep(self._read_s(item) if self._read_s else 0)
-        self.items.append((trio.current_time(), item))
+    async def tell(self, items: Sequence[Item]) -> None:
+        for item in items:
+            await trio.sleep(self._read_s(item) if self._read_s else 0)
+            self.items.append((trio.current_time(), item))
 
     async def close(self, code: int) -> None:
         await trio.lowlevel.checkpoint()

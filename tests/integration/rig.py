@@ -1,6 +1,6 @@
 """The whole runtime, with the adapters that the settings choose, against upstreams on loopback sockets."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
@@ -165,8 +165,8 @@ class Client(RecordingDoor):
         self._told = trio.Event()
         self._asked = 0
 
-    async def tell(self, item: Item) -> None:
-        await super().tell(item)
+    async def tell(self, items: Sequence[Item]) -> None:
+        await super().tell(items)
         self._told.set()
         self._told = trio.Event()
 

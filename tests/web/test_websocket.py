@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from trio_websocket import open_websocket_url
 
 from tests.fakes.asgi import (
@@ -25,6 +25,8 @@ from tests.fakes.asgi import (
     upgrade_request,
     with_lifespan,
 )
+from voice_fsm.upstream.eager import write_now
+from voice_fsm.web.together import send_together
 from voice_fsm.web.websocket import PeerGone
 from voice_fsm.wire.frames import BINARY, CLOSE, PING, PONG, TEXT
 
@@ -171,7 +173,7 @@ async def test_an_app_may_refuse_by_a_response() -> None:
         await websocket.send_denial_response(response)
 
     app = Starlette(routes=[WebSocketRoute("/", endpoint)])
-    async with serving(app) as served, await served.connect() as stream:
+    async with serving(with_lifespan(app)) as served, await served.connect() as stream:
         await stream.send_all(upgrade_request())
         response = await RawWebSocket(stream).read_to_end()
         assert response.startswith(b"HTTP/1.1 503 ")
@@ -594,6 +596,81 @@ async def test_tasks_that_send_at_the_same_time_take_turns() -> None:
         while (frame := await client.read_frame())[0] == BINARY:
             frames.append(frame[1])
     assert sorted(frames) == [b"a" * 60_000] * 5 + [b"b" * 60_000] * 5
+
+
+MIXED: list[str | bytes] = ["one", b"two", "drei \u00e4", b"\0" * 70_000, ""]
+
+
+async def test_messages_sent_together_arrive_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, as text or binary as they were; they are one write."""
+    writes: list[bytes] = []
+
+    def write(socket: trio.socket.SocketType, data: bytes) -> int:
+        writes.append(data)
+        return write_now(socket, data)
+
+    monkeypatch.setattr("voice_fsm.web.websocket.write_now", write)
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        writes.clear()
+        await send_together(websocket, MIXED)
+        assert len(writes) == 1
+        await websocket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
+    async with (
+        serving(app) as served,
+        open_websocket_url(f"ws://127.0.0.1:{served.port}/ws") as client,
+    ):
+        with trio.fail_after(10):
+            assert [await client.get_message() for _ in MIXED] == MIXED
+
+
+async def test_a_server_that_cannot_send_messages_together_sends_each() -> None:
+    """The extension is our own server's."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await trio.lowlevel.checkpoint()
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    websocket = WebSocket({"type": "websocket"}, receive, send)
+    await websocket.accept()
+    await send_together(websocket, ["one", b"two"])
+    assert sent[1:] == [
+        {"type": "websocket.send", "text": "one"},
+        {"type": "websocket.send", "bytes": b"two"},
+    ]
+
+
+async def test_nothing_is_sent_together_before_the_connection_or_after_it() -> None:
+    """The one is the app's fault; the other is how it learns that its client has gone."""
+    raised: list[type] = []
+    ended = trio.Event()
+
+    async def endpoint(websocket: WebSocket) -> None:
+        with pytest.raises(RuntimeError) as early:
+            await send_together(websocket, ["too early"])
+        await websocket.accept()
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+        with pytest.raises(WebSocketDisconnect) as late:
+            await send_together(websocket, ["too late"])
+        raised.extend([early.type, late.type])
+        ended.set()
+
+    app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
+    async with serving(app) as served:
+        async with open_websocket_url(f"ws://127.0.0.1:{served.port}/ws"):
+            pass
+        with trio.fail_after(10):
+            await ended.wait()
+    assert raised == [RuntimeError, WebSocketDisconnect]
 
 
 async def test_a_send_that_is_cancelled_leaves_frames_whole() -> None:

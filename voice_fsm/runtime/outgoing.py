@@ -7,7 +7,7 @@ queued is dropped, its credits come back, and from then on nothing of it is take
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -24,7 +24,7 @@ MAX_CHUNK_MS: Final = 500.0
 MANY_NOTICES: Final = 64
 """From so many waiting notices on a client is not listened to: what it asks for would only add to them."""
 BURST: Final = 8
-"""Items that may be taken in a row before other tasks get their turn."""
+"""Items that may be taken at once, and in a row before other tasks get their turn."""
 MAX_NOTICES: Final = 256
 """Notices that may wait; a client that lets more pile up is not reading."""
 
@@ -88,7 +88,7 @@ class Outgoing:
         """Of items, those of which the client is not told: they are dropped, and nobody is woken."""
         self._in_a_row = 0
         self._finished = False
-        self._in_hand: Item | None = None
+        self._in_hand: list[Item] = []
         self._writer = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -166,44 +166,49 @@ class Outgoing:
         self._writer.unpark()
         self._room.unpark_all()
 
-    async def take(self) -> Item | None:
-        """The next thing to send. Taking it says that the one before has been sent.
+    async def take(self) -> Sequence[Item]:
+        """What to send next, in order; empty at the end. Taking it says that what was taken before is sent.
 
-        What waits is given without a turn of the scheduler, up to `BURST`; to be cancelled it always can.
+        What waits is given without a turn of the scheduler, up to `BURST`; to be cancelled it always can. Of
+        audio there is never more than one piece, so that what interrupts it is not far behind.
         """
         self._settle()
-        self._in_a_row = (self._in_a_row + 1) % BURST
-        if self._in_a_row:
+        if self._in_a_row < BURST:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
+            self._in_a_row = 0
             await trio.lowlevel.checkpoint()
-        while (item := self._next()) is None:  # what woke us may have been flushed before we ran
+        while not (items := self._next()):  # what woke us may have been flushed before we ran
             if self._finished:
-                return None
+                return items
             self._in_a_row = 0
             if self._voice:
                 with trio.CancelScope(deadline=self._voice_due_s()):
                     await self._writer.park()
             else:
                 await self._writer.park()
-        self._in_hand = item
-        if not isinstance(item, TurnOutput):
-            self._notices -= 1
-            if self._notices < MANY_NOTICES:
-                self._room.unpark_all()
-        return item
+        self._in_a_row += len(items)
+        self._in_hand = items
+        self._notices -= sum(not isinstance(item, TurnOutput) for item in items)
+        if self._room and self._notices < MANY_NOTICES:
+            self._room.unpark_all()
+        return items
 
     async def drained(self) -> None:
         """Wait until all output that was put has been sent or dropped."""
         while not self._is_drained:
             await self._drained.park()
 
-    def _next(self) -> Item | None:
-        if self._items:
-            return self._items.pop(0)
-        if self._voice and (self._finished or self._voice_due_s() <= trio.current_time()):
-            return self._voice.pop(0)
-        return None
+    def _next(self) -> list[Item]:
+        items: list[Item] = [*self._items[:BURST]]
+        del self._items[:BURST]
+        if self._voice and not self._items and self._is_voice_due:
+            items.append(self._voice.pop(0))
+        return items
+
+    @property
+    def _is_voice_due(self) -> bool:
+        return self._finished or self._voice_due_s() <= trio.current_time()
 
     def _credits_of(self, output: TurnOutput) -> trio.Semaphore:
         return self._text_credits if isinstance(output, TextDelta) else self._voice_credits
@@ -226,10 +231,11 @@ class Outgoing:
         return True
 
     def _settle(self) -> None:
-        if isinstance(self._in_hand, TurnOutput):
-            self._credits_of(self._in_hand).release()
-            self._tell_if_drained()
-        self._in_hand = None
+        for item in self._in_hand:
+            if isinstance(item, TurnOutput):
+                self._credits_of(item).release()
+                self._tell_if_drained()
+        self._in_hand = []
 
     def _tell_if_drained(self) -> None:
         if self._is_drained:

@@ -6,7 +6,7 @@ whoever learns that the user interrupts (the link to the recogniser, the client'
 turn before its own next line.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, Protocol
 
 import attrs
@@ -97,8 +97,8 @@ class Door(Protocol):
     async def listen(self, session: "VoiceSession") -> None:
         """Bring what the client says to the session until the client has gone."""
 
-    async def tell(self, item: Item) -> None:
-        """Send one thing to the client; nothing, if its dialect or its choices have no word for it."""
+    async def tell(self, items: Sequence[Item]) -> None:
+        """Send these to the client, in order; nothing of what its dialect or its choices have no word for."""
 
     async def close(self, code: int) -> None:
         """Close the connection with a WebSocket close code."""
@@ -434,10 +434,11 @@ class VoiceSession:
     async def _write(self) -> None:
         try:
             with self._writing:
-                while (item := await self._outgoing.take()) is not None:
-                    await self._door.tell(item)
-                    if isinstance(item, AudioChunk):
-                        self._report_sent(item)
+                while items := await self._outgoing.take():
+                    await self._door.tell(items)
+                    for item in items:
+                        if isinstance(item, AudioChunk):
+                            self._report_sent(item)
         finally:
             with trio.move_on_after(GOODBYE_S, shield=True):
                 await self._door.close(self._close_code)

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Final, cast
@@ -18,6 +19,7 @@ from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, T
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.web.auth import Gate
 from voice_fsm.web.seats import NoSeat, Seats
+from voice_fsm.web.together import send_together
 from voice_fsm.wire import voice as wire
 
 log = structlog.get_logger()
@@ -137,15 +139,13 @@ class VoiceDoor:
             except ClientError as error:
                 session.refuse(error)
 
-    async def tell(self, item: Item) -> None:
+    async def tell(self, items: Sequence[Item]) -> None:
         """Send what this client asked to be told; nothing, once it has gone: `listen` learns of that."""
-        if isinstance(item, AudioChunk) and self._binary:
-            self._chunks_sent += 1
-            frame = wire.encode_audio_frame(item.turn_id, self._chunks_sent, item.data)
-            await self._send(bytes_=frame)
-        else:
-            self._seq += 1
-            await self._send(text=wire.encode(self._message(item), self._seq))
+        if not self._is_open:
+            await trio.lowlevel.checkpoint()
+            return
+        with suppress(WebSocketDisconnect):
+            await send_together(self._websocket, [self._frame(item) for item in items])
 
     async def close(self, code: int) -> None:
         """Close the socket, if the client has not."""
@@ -157,13 +157,6 @@ class VoiceDoor:
     def _is_open(self) -> bool:
         websocket = self._websocket
         return websocket.client_state is websocket.application_state is WebSocketState.CONNECTED
-
-    async def _send(self, *, text: str | None = None, bytes_: bytes | None = None) -> None:
-        if not self._is_open:
-            await trio.lowlevel.checkpoint()
-            return
-        with suppress(WebSocketDisconnect):
-            await self._websocket.send({"type": "websocket.send", "text": text, "bytes": bytes_})
 
     # --- client to session --------------------------------------------------------------------------
 
@@ -224,6 +217,13 @@ class VoiceDoor:
             )
 
     # --- session to client --------------------------------------------------------------------------
+
+    def _frame(self, item: Item) -> str | bytes:
+        if self._binary and isinstance(item, AudioChunk):
+            self._chunks_sent += 1
+            return wire.encode_audio_frame(item.turn_id, self._chunks_sent, item.data)
+        self._seq += 1
+        return wire.encode(self._message(item), self._seq)
 
     def _message(self, item: Item) -> wire.ServerMessage:  # noqa: C901, PLR0911, PLR0912  # one flat table
         match item:

@@ -8,7 +8,7 @@ of CPU, where Hypercorn's own path took 330. What follows from it:
 - Pings are answered, and a client's leaving is noticed, while the app is in `receive`. Keep a task there.
 - `send` writes at once, and is no checkpoint unless it has to wait: whoever sends without end, waits for
   something in between. Cancelling it while not one byte of the frame has gone leaves the connection whole;
-  a frame once begun is finished, or the connection is given up.
+  a frame once begun is finished, or the connection is given up. So it is with frames that are sent together.
 - A `send` to a client that has gone raises `PeerGone`, as ASGI asks since 2.4; Starlette's `WebSocket` makes
   it a `WebSocketDisconnect`.
 
@@ -18,6 +18,7 @@ something was, and the silence from one ping to the next, which sees through pro
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final
@@ -33,6 +34,7 @@ from starlette.websockets import WebSocketDisconnect
 from voice_fsm.upstream.eager import read_when_ready, write_now
 from voice_fsm.web.pings import Pings
 from voice_fsm.web.serve_config import ServeConfig
+from voice_fsm.web.together import TOGETHER
 from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
@@ -147,8 +149,9 @@ class AsgiWebSocket:
     async def _call(self, app: ASGIApp) -> int:
         """Run the app; its fault ends this connection alone."""
         close_code = NORMAL_CLOSURE
+        extensions = {**self._scope["extensions"], TOGETHER: {"send": self.send_together}}
         try:
-            await app(self._scope, self.receive, self.send)
+            await app({**self._scope, "extensions": extensions}, self.receive, self.send)
         except* (PeerGone, WebSocketDisconnect):
             pass  # how an app may learn that it has lost its client
         except* Exception:  # noqa: BLE001  # whatever it is, it must not reach the other connections
@@ -196,7 +199,8 @@ class AsgiWebSocket:
         """
         kind = message["type"]
         if self._state is _State.OPEN and kind == "websocket.send":
-            await self._send_message(message)
+            data = message.get("bytes")
+            await self._transmit(_frame(message["text"] if data is None else data))
         elif self._state is _State.OPEN and kind == "websocket.close":
             await self._close(message.get("code", NORMAL_CLOSURE), message.get("reason") or "")
         elif self._state is _State.CLOSED:
@@ -214,6 +218,19 @@ class AsgiWebSocket:
             await self._continue_response(message)
         else:
             raise RuntimeError(f"{kind} cannot be sent while {self._state.name}")
+
+    async def send_together(self, messages: Sequence[str | bytes]) -> None:
+        """Send messages in one write; see `voice_fsm.web.together`.
+
+        Raises:
+            PeerGone: the client has gone.
+            RuntimeError: the connection is not open yet.
+        """
+        if self._state is _State.CLOSED:
+            raise PeerGone
+        if self._state is not _State.OPEN:
+            raise RuntimeError(f"messages cannot be sent while {self._state.name}")
+        await self._transmit(b"".join([_frame(message) for message in messages]))
 
     # --- the handshake ------------------------------------------------------------------------------
 
@@ -288,19 +305,12 @@ class AsgiWebSocket:
 
     # --- writing ------------------------------------------------------------------------------------
 
-    async def _send_message(self, message: Message) -> None:
-        data = message.get("bytes")
-        if data is None:
-            await self._transmit(encode_frame(TEXT, message["text"].encode()))
-        else:
-            await self._transmit(encode_frame(BINARY, data))
-
     async def _close(self, code: int, reason: str) -> None:
         self._end_with(code, reason)
         await self._transmit(encode_close(code, reason))
 
     async def _transmit(self, data: bytes) -> None:
-        """Write one frame, whole."""
+        """Write frames, whole."""
         try:
             self._sending.acquire_nowait()  # nearly always free, and `acquire` would cost a turn of the loop
         except trio.WouldBlock:
@@ -337,6 +347,12 @@ class AsgiWebSocket:
             await self._refuse(500)
         elif self._state is _State.OPEN:
             await self._close(close_code, "")
+
+
+def _frame(message: str | bytes) -> bytes:
+    if isinstance(message, str):
+        return encode_frame(TEXT, message.encode())
+    return encode_frame(BINARY, message)
 
 
 def _request_scope(request: h11.Request) -> Scope:

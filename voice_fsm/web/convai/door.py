@@ -1,6 +1,7 @@
 """One client of the Agents protocol: frames to events, notices to frames."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -76,8 +77,12 @@ class ConvaiDoor:
                 await self._read(session)
             nursery.cancel_scope.cancel(reason="the client has gone")
 
-    async def tell(self, item: Item) -> None:
-        """Send what the protocol has to say of this; nothing, once the client has gone."""
+    async def tell(self, items: Sequence[Item]) -> None:
+        """Send what the protocol has to say of these; nothing, once the client has gone."""
+        for item in items:
+            await self._tell(item)
+
+    async def _tell(self, item: Item) -> None:
         if isinstance(item, fx.Closing):
             self._close_code = _CLOSE_CODES.get(item.reason)
         self._transcript.note(item, trio.current_time())

@@ -1,7 +1,7 @@
 """One client of OpenAI's Realtime protocol: frames to events, notices to frames."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -71,11 +71,12 @@ class RealtimeDoor:
                 await session.wait_for_room()
                 self._read(session, await self._websocket.receive())
 
-    async def tell(self, item: Told) -> None:
-        """Send what the protocol has to say of this; nothing, once the client has gone."""
-        for message in self._narration.tell(item):
-            self._events_sent += 1
-            await self._send(wire.encode(message, f"event_{self._session_id[5:]}_{self._events_sent}"))
+    async def tell(self, items: Sequence[Told]) -> None:
+        """Send what the protocol has to say of these; nothing, once the client has gone."""
+        for item in items:
+            for message in self._narration.tell(item):
+                self._events_sent += 1
+                await self._send(wire.encode(message, f"event_{self._session_id[5:]}_{self._events_sent}"))
 
     async def close(self, code: int) -> None:
         """Close the socket, if the client has not."""
