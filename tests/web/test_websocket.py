@@ -173,7 +173,7 @@ async def test_an_app_may_refuse_by_a_response() -> None:
         await websocket.send_denial_response(response)
 
     app = Starlette(routes=[WebSocketRoute("/", endpoint)])
-    async with serving(with_lifespan(app)) as served, await served.connect() as stream:
+    async with serving(app) as served, await served.connect() as stream:
         await stream.send_all(upgrade_request())
         response = await RawWebSocket(stream).read_to_end()
         assert response.startswith(b"HTTP/1.1 503 ")
@@ -616,7 +616,7 @@ async def test_messages_sent_together_arrive_one_by_one(monkeypatch: pytest.Monk
         writes.clear()
         await send_together(websocket, MIXED)
         assert len(writes) == 1
-        await websocket.close()
+        await websocket.receive()
 
     app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
     async with (
