@@ -67,6 +67,7 @@ async def gone(server: HttpServer) -> None:
         ("GET", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK),
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\n\r\n"),
     ],
 )
 async def test_a_connection_outlives_its_answer(method: str, answer: bytes) -> None:

@@ -19,7 +19,7 @@ import trio
 
 from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.faults import RefusedError, httpx_errors_as, provider_error, refused, request_id
-from voice_fsm.upstream.http_pool import BODY, HttpPool
+from voice_fsm.upstream.http_pool import BODY, AnswerBody, HttpPool
 from voice_fsm.wire.upstream_json import read_upstream_json
 
 T = TypeVar("T")
@@ -153,7 +153,8 @@ class Answer:
         self._upstream = upstream
         self._patience = patience
         self._has_ended = False
-        self._chunks: AsyncIterator[bytes] = response.extensions.get(BODY) or response.aiter_raw()
+        self._body: AnswerBody | None = response.extensions.get(BODY)
+        self._chunks = self._body or response.aiter_raw()
 
     @property
     def request_id(self) -> str | None:
@@ -165,8 +166,10 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         with httpx_errors_as(self._upstream):
-            chunk = await self._patience.wait_for(lambda: anext(self._chunks, None))
-        if chunk is None:
+            chunk = None if self._body is None else self._body.take()
+            if chunk is None:
+                chunk = await self._patience.wait_for(lambda: anext(self._chunks, b""))
+        if not chunk:
             self._has_ended = True
             raise StopAsyncIteration
         self._patience.has_begun()
@@ -212,6 +215,9 @@ class Answer:
 
     async def aclose(self) -> None:
         """Give the connection back, or close it if the body is unfinished."""
+        if self._body is not None:
+            self._body.close()
+            return
         with trio.move_on_after(_GOODBYE_S, shield=True):
             await self._response.aclose()
             await self._exhaust()
@@ -219,7 +225,7 @@ class Answer:
     async def _exhaust(self) -> None:
         """Run the iterator into the closed connection.
 
-        Behind a proxy it is six nested async generators of httpx and httpcore, which closing does not end;
+        It is six nested async generators of httpx and httpcore, which closing does not end;
         those left for the garbage collector each cost a ResourceWarning and a task of Trio's.
         """
         with suppress(httpx.HTTPError, httpx.StreamError):

@@ -13,6 +13,7 @@ import httpx
 import trio
 
 from voice_fsm.upstream.http_connection import HttpConnection, Origin, Timeouts, open_connection, within
+from voice_fsm.upstream.http_message import AnswerReader
 
 BODY: Final = "body"
 """An answer's extension: its body, to be iterated without the generators that httpx puts around it."""
@@ -47,18 +48,9 @@ class HttpPool(httpx.AsyncBaseTransport):
             connection = self._take_idle(origin) or await self._open(origin, timeouts)
             self.busy.add(connection)
             leaving.callback(self._give_back, connection)
-            head = await connection.send(request, timeouts)
-            body = _Body(connection, leaving.pop_all().close)
-            return httpx.Response(
-                head.status_code,
-                headers=head.headers.raw_items(),
-                stream=body,
-                extensions={
-                    "http_version": b"HTTP/" + head.http_version,
-                    "reason_phrase": head.reason,
-                    BODY: body,
-                },
-            )
+            answer = await connection.send(request, timeouts)
+            body = AnswerBody(connection, answer, leaving.pop_all().close)
+            return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions={BODY: body})
 
     async def aclose(self) -> None:
         """Close all connections, those under way too."""
@@ -102,32 +94,46 @@ class HttpPool(httpx.AsyncBaseTransport):
             self._idle.pop(0).close()
 
 
-class _Body(httpx.AsyncByteStream):
+class AnswerBody(httpx.AsyncByteStream):
     """The body of an answer, as it comes. It lets its connection go at its end, and where it breaks off."""
 
-    def __init__(self, connection: HttpConnection, leave: Callable[[], None]) -> None:
+    def __init__(self, connection: HttpConnection, answer: AnswerReader, leave: Callable[[], None]) -> None:
         self._connection = connection
+        self._answer = answer
         self._leave = leave
         self._is_over = False
 
-    def __aiter__(self) -> "_Body":
+    def __aiter__(self) -> "AnswerBody":
         return self
 
     async def __anext__(self) -> bytes:
         piece = b""
         try:
-            if not self._is_over:
-                piece = await self._connection.more()
+            while (next_piece := self.take()) is None:
+                await self._connection.receive(self._answer)
+            piece = next_piece
         finally:
             if not piece:
-                self._end()
+                self.close()
         if not piece:
             raise StopAsyncIteration
         return piece
 
-    async def aclose(self) -> None:
-        self._end()
+    def take(self) -> bytes | None:
+        """Give the next piece: empty at the end, ``None`` where it has to be waited for.
 
-    def _end(self) -> None:
+        Raises:
+            httpx.RemoteProtocolError: it ends too early, or cannot be understood.
+        """
+        piece = b"" if self._is_over else self._answer.take()
+        if piece == b"":
+            self.close()
+        return piece
+
+    def close(self) -> None:
+        """Let the connection go; twice does no harm."""
         self._is_over = True
         self._leave()
+
+    async def aclose(self) -> None:
+        self.close()
