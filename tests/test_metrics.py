@@ -114,9 +114,8 @@ async def test_a_breaker_is_shown(autojump_clock: MockClock) -> None:
     metrics.watch_breaker(Upstream.TTS, lambda: breaker.is_open)
     for number in range(FAILURES):
         assert "breaker_open{tts}" not in shown(metrics), number
-        with pytest.raises(ProviderError):
-            async with breaker.call():
-                raise ProviderError(Upstream.TTS, ProviderFault.TIMEOUT, "Too slow.")
+        with pytest.raises(ProviderError), breaker.call():
+            raise ProviderError(Upstream.TTS, ProviderFault.TIMEOUT, "Too slow.")
     assert shown(metrics) == {"breaker_open{tts}": 1, "upstream_errors_total{tts_timeout,tts}": FAILURES}
 
 

@@ -7,9 +7,8 @@ from voice_fsm.upstream.breaker import Breaker
 
 
 async def fail(breaker: Breaker, fault: ProviderFault = ProviderFault.SERVER_ERROR) -> str:
-    with pytest.raises(ProviderError) as caught:
-        async with breaker.call():
-            raise ProviderError(Upstream.CHAT, fault, "It failed.")
+    with pytest.raises(ProviderError) as caught, breaker.call():
+        raise ProviderError(Upstream.CHAT, fault, "It failed.")
     return caught.value.message
 
 
@@ -24,9 +23,8 @@ async def test_an_upstream_that_keeps_failing_is_left_alone(
     """After so many failures in a row calls fail at once, for the same reason, with the time to wait."""
     for _ in range(3):
         assert await fail(breaker) == "It failed."
-    with pytest.raises(ProviderError) as caught:
-        async with breaker.call():
-            pytest.fail("nobody may call now")
+    with pytest.raises(ProviderError) as caught, breaker.call():
+        pytest.fail("nobody may call now")
     assert caught.value.code == "chat_server_error"
     assert caught.value.message != "It failed."
     assert caught.value.retry_after_s == pytest.approx(10)
@@ -38,13 +36,13 @@ async def test_one_call_tries_whether_it_is_back(autojump_clock: MockClock, brea
         await fail(breaker)
     await trio.sleep(10)
     with trio.move_on_after(1):
-        async with breaker.call():
+        with breaker.call():
             assert await fail(breaker) != "It failed.", "a second probe"
             await trio.sleep_forever()
     assert await fail(breaker) == "It failed."
     assert await fail(breaker) != "It failed."
     await trio.sleep(10)
-    async with breaker.call():
+    with breaker.call():
         pass
     assert await fail(breaker) == "It failed."
     assert await fail(breaker) == "It failed."
@@ -55,11 +53,11 @@ async def test_a_success_between_failures_counts(breaker: Breaker) -> None:
     for _ in range(5):
         await fail(breaker)
         await fail(breaker)
-        async with breaker.call():
+        with breaker.call():
             pass
     await fail(breaker)
     await fail(breaker)
-    async with breaker.call():
+    with breaker.call():
         breaker.healthy()
         assert await fail(breaker) == "It failed."
 
@@ -79,7 +77,7 @@ async def test_a_cancelled_probe_gives_its_place_to_the_next(
         await fail(breaker)
     await trio.sleep(10)
     with trio.move_on_after(1):
-        async with breaker.call():
+        with breaker.call():
             await trio.sleep_forever()
-    async with breaker.call():
+    with breaker.call():
         pass

@@ -31,11 +31,11 @@ def whole_reply(document: object, text_key: str | None = None) -> list[ReplyPart
         raise BrokenReplyError(ProviderFault.BAD_RESPONSE)
     raise_for_error(document)
     keys = WHOLE_TEXT_KEYS if text_key is None else (text_key, *WHOLE_TEXT_KEYS)
-    texts = [(key, _text_under(document, key)) for key in keys] + [("choices", _completion_text(document))]
-    found = next(((key, text) for key, text in texts if text.strip()), None)
-    if found is None:
-        return []
-    return [ReplyText(found[1]), *_metadata(document, {found[0]})]
+    for key in (*keys, "choices"):
+        text = _completion_text(document) if key == "choices" else _text_under(document, key)
+        if text.strip():
+            return [ReplyText(text), *_metadata(document, {key})]
+    return []
 
 
 class PieceReader:

@@ -46,7 +46,7 @@ class _GuardedOpening(AbstractAsyncContextManager[SttLink]):
         self._breaker = breaker
 
     async def __aenter__(self) -> SttLink:
-        async with self._breaker.call():
+        with self._breaker.call():
             return await self._link.__aenter__()
 
     async def __aexit__(
@@ -72,8 +72,9 @@ class GuardedChat:
     async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """See `ChatProvider`. A client's own backend is none of the others' business."""
         guard = self._breaker.call() if request.backend == BackendOptions() else nullcontext()
-        async with guard, self._provider.reply(request) as parts:
-            yield parts
+        with guard:
+            async with self._provider.reply(request) as parts:
+                yield parts
 
 
 class GuardedTts:
@@ -92,8 +93,9 @@ class GuardedTts:
         self, pieces: AsyncIterable[str], options: TtsOptions
     ) -> AsyncIterator[AsyncIterator[Speech]]:
         """See `TtsProvider`."""
-        async with self._breaker.call(), self._provider.speak(pieces, options) as speech:
-            yield speech
+        with self._breaker.call():
+            async with self._provider.speak(pieces, options) as speech:
+                yield speech
 
 
 class FallbackStt:

@@ -4,8 +4,8 @@ Only faults that tell of the upstream's health count. A refused request or a wro
 next caller's chances, and a cancelled call nothing at all.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -52,8 +52,8 @@ class Breaker:
         self._closed_until_s = float("-inf")
         self._probing = False
 
-    @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
+    @contextmanager
+    def call(self) -> Iterator[None]:
         """Make one call inside.
 
         Raises:

@@ -6,7 +6,6 @@ layers; here it is a third of the work of a call.
 
 import ssl
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final
 
 import httpx
@@ -43,14 +42,16 @@ class HttpPool(httpx.AsyncBaseTransport):
         timeouts: Timeouts = request.extensions.get("timeout", {})
         origin = Origin.of(request.url)
         await self._take_place(timeouts)
-        with ExitStack() as leaving:
-            leaving.callback(self._places.release)
+        connection = answer = None
+        try:
             connection = self._take_idle(origin) or await self._open(origin, timeouts)
             self.busy.add(connection)
-            leaving.callback(self._give_back, connection)
             answer = await connection.send(request, timeouts)
-            body = AnswerBody(connection, answer, leaving.pop_all().close)
-            return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions={BODY: body})
+        finally:
+            if answer is None:
+                self._leave(connection)
+        body = AnswerBody(connection, answer, self._leave)
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions={BODY: body})
 
     async def aclose(self) -> None:
         """Close all connections, those under way too."""
@@ -81,7 +82,11 @@ class HttpPool(httpx.AsyncBaseTransport):
         self._keep_idle(self._places.value)
         return await within(timeouts.get("connect"), open_connection(origin, self._tls), httpx.ConnectTimeout)
 
-    def _give_back(self, connection: HttpConnection) -> None:
+    def _leave(self, connection: HttpConnection | None) -> None:
+        """Let go of a place, and of the connection that was had there."""
+        self._places.release()
+        if connection is None:
+            return
         self.busy.remove(connection)
         if connection.make_ready():
             self._idle.append(connection)
@@ -97,7 +102,9 @@ class HttpPool(httpx.AsyncBaseTransport):
 class AnswerBody(httpx.AsyncByteStream):
     """The body of an answer, as it comes. It lets its connection go at its end, and where it breaks off."""
 
-    def __init__(self, connection: HttpConnection, answer: AnswerReader, leave: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: HttpConnection, answer: AnswerReader, leave: Callable[[HttpConnection], None]
+    ) -> None:
         self._connection = connection
         self._answer = answer
         self._leave = leave
@@ -132,8 +139,9 @@ class AnswerBody(httpx.AsyncByteStream):
 
     def close(self) -> None:
         """Let the connection go; twice does no harm."""
-        self._is_over = True
-        self._leave()
+        if not self._is_over:
+            self._is_over = True
+            self._leave(self._connection)
 
     async def aclose(self) -> None:
         self.close()
