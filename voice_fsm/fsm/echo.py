@@ -46,9 +46,8 @@ def _unmatched(words: list[str], told: list[str], least: int) -> list[str]:
     kept: list[str] = []
     at = 0
     while at < len(heard):
-        runs = [
-            _run(heard, at, told, begin) for begin, word in enumerate(told) if _share_letter(heard[at], word)
-        ]
+        letter = heard[at][:1]
+        runs = [_run(heard, at, told, begin) for begin, word in enumerate(told) if word[:1] == letter]
         matched, start, end = max(runs, default=(0, 0, 0))
         if matched < least:
             kept.append(words[at])
@@ -89,15 +88,11 @@ def _step(heard: list[str], here: int, told: list[str], there: int) -> tuple[int
 def _agree(heard: str, told: str, *, is_last: bool = False) -> bool:
     if heard == told:
         return True
-    if not _share_letter(heard, told):
+    if heard[:1] != told[:1]:
         return False
     if is_last and told.startswith(heard):  # a partial may end within a word
         return True
     return abs(len(heard) - len(told)) <= 2 and _similar(heard, told) >= ALIKE  # noqa: PLR2004  # letters
-
-
-def _share_letter(heard: str, told: str) -> bool:
-    return heard[:1] == told[:1]
 
 
 @lru_cache(maxsize=1 << 14)

@@ -211,8 +211,11 @@ class _Link:
             if self._closed.is_set():
                 await trio.lowlevel.checkpoint()
                 raise StopAsyncIteration if self._failure is None else self._failure
-            with trio.CancelScope() as self._reading:
-                await self._listen()
+            frame = self._websocket.get_now()
+            if frame is None:
+                frame = await self._next_frame()
+            if frame is not None:
+                self._take(frame)
         return self._transcripts.pop(0)
 
     def close(self) -> None:
@@ -240,14 +243,14 @@ class _Link:
         except ProviderError as error:
             self._fail(error)
 
-    async def _listen(self) -> None:
-        """Take in the next message of the service, or how the link ended."""
-        try:
-            self._take(await self._websocket.get_message())
-        except ProviderError as error:
-            self._fail(error)
-        except ConnectionClosed as closed:
-            self._fail(_lost(closed))
+    async def _next_frame(self) -> str | bytes | None:
+        """Wait for the next message of the service; ``None``: there is something else to hand on."""
+        with trio.CancelScope() as self._reading:
+            try:
+                return await self._websocket.get_message()
+            except ConnectionClosed as closed:
+                self._fail(_lost(closed))
+        return None
 
     async def _send_silence(self, size_bytes: int) -> None:
         self._timeline.note_silence(size_bytes)
@@ -282,7 +285,11 @@ class _Link:
             raise provider_error(Upstream.STT, fault, request_id=self.session_id) from self._failure
 
     def _take(self, frame: str | bytes) -> None:
-        transcript = self._interpreter.interpret(decode_message(frame), trio.current_time())
+        try:
+            transcript = self._interpreter.interpret(decode_message(frame), trio.current_time())
+        except ProviderError as error:
+            self._fail(error)
+            return
         if transcript is None:
             return
         is_answer = isinstance(transcript, CommittedTranscript)

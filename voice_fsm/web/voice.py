@@ -235,25 +235,6 @@ class VoiceDoor:
                     output_format=item.output_format,
                     chunk_index=self._chunks_sent,
                 )
-            case TextDelta():
-                return wire.AssistantTextDelta(turn_id=item.turn_id, text=item.text)
-            case SpeechTiming(turn_id, alignment):
-                return wire.AssistantAudioAlignment(
-                    turn_id=turn_id,
-                    chars=alignment.chars,
-                    starts_ms=alignment.starts_ms,
-                    ends_ms=alignment.ends_ms,
-                )
-            case Answer(message):
-                return cast(wire.ServerMessage, message)  # only this door makes them
-            case fx.Configured(session_id):
-                return wire.SessionConfigured(session_id=session_id)
-            case fx.SttStarted(session_id, config):
-                return wire.SttSessionStarted(session_id=session_id, config=config)
-            case fx.SpeechBegan():
-                return wire.UserSpeechStarted()
-            case fx.SpeechEnded():
-                return wire.UserSpeechStopped()
             case fx.PartialHeard(text):
                 return wire.TranscriptPartial(text=text)
             case fx.UtteranceCommitted(text, words):
@@ -274,10 +255,6 @@ class VoiceDoor:
                 return wire.AssistantAudioEnd(
                     turn_id=turn_id, output_format=output_format, chunk_count=self._chunks_sent
                 )
-            case fx.TurnPaused(turn_id, played_ms):
-                return wire.AssistantPaused(turn_id=turn_id, played_ms=played_ms)
-            case fx.TurnResumed(turn_id, played_ms):
-                return wire.AssistantResumed(turn_id=turn_id, played_ms=played_ms)
             case fx.TurnInterrupted(turn_id, reason, heard_text, heard_ms):
                 return wire.AssistantInterrupted(
                     turn_id=turn_id, reason=reason, heard_text=heard_text, heard_ms=heard_ms
@@ -294,6 +271,29 @@ class VoiceDoor:
                 )
             case fx.TurnEnded(turn_id, outcome):
                 return wire.AssistantDone(turn_id=turn_id, outcome=outcome)
+            case TextDelta():
+                return wire.AssistantTextDelta(turn_id=item.turn_id, text=item.text)
+            case SpeechTiming(turn_id, alignment):
+                return wire.AssistantAudioAlignment(
+                    turn_id=turn_id,
+                    chars=alignment.chars,
+                    starts_ms=alignment.starts_ms,
+                    ends_ms=alignment.ends_ms,
+                )
+            case fx.TurnPaused(turn_id, played_ms):
+                return wire.AssistantPaused(turn_id=turn_id, played_ms=played_ms)
+            case fx.TurnResumed(turn_id, played_ms):
+                return wire.AssistantResumed(turn_id=turn_id, played_ms=played_ms)
+            case Answer(message):
+                return cast(wire.ServerMessage, message)  # only this door makes them
+            case fx.Configured(session_id):
+                return wire.SessionConfigured(session_id=session_id)
+            case fx.SttStarted(session_id, config):
+                return wire.SttSessionStarted(session_id=session_id, config=config)
+            case fx.SpeechBegan():
+                return wire.UserSpeechStarted()
+            case fx.SpeechEnded():
+                return wire.UserSpeechStopped()
             case fx.StateChanged():
                 return wire.StateChanged(
                     from_=item.source, to=item.target, input=item.input, at_ms=item.at_ms
