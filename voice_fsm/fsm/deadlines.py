@@ -28,7 +28,7 @@ class Limits:
 
 
 def deadlines(facts: Facts, limits: Limits) -> list[Deadline]:
-    """All that is due some time in the state that the session is in."""
+    """All that is due some time in the state that the session is in, which is not closed."""
     due = [(facts.opened_s + limits.session_s, "max_duration")]
     match facts.state:
         case "unconfigured":
@@ -47,8 +47,6 @@ def deadlines(facts: Facts, limits: Limits) -> list[Deadline]:
         case "hesitating":
             due += _of_hesitation(facts)
             due += _of_playback(facts)
-        case "closed":
-            return []
     return due
 
 

@@ -103,7 +103,9 @@ class Session:
     @property
     def deadline_s(self) -> float:
         """When to send the next `Tick`; infinity for never. Changes with every event."""
-        due_s, _ = min(deadlines(self._facts, self._limits), default=(math.inf, ""))
+        if self._facts.state == "closed":
+            return math.inf
+        due_s, _ = min(deadlines(self._facts, self._limits))
         return due_s
 
     @property

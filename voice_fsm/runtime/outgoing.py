@@ -118,7 +118,7 @@ class Outgoing:
             raise SlowClient
         self._notices += 1
         self._items.append(notice)
-        self._writer.unpark()
+        self.wake()
 
     async def put_output(self, output: TurnOutput) -> None:
         """Queue output when there is a credit for it; that of a turn not admitted is dropped."""
@@ -136,7 +136,7 @@ class Outgoing:
             self._items.append(output)
         else:
             self._voice.append(output)
-        self._writer.unpark()
+        self.wake()
 
     async def wait_for_room(self) -> None:
         """Wait while many notices wait; at once, and without a checkpoint, while few do."""
@@ -157,13 +157,14 @@ class Outgoing:
         self._tell_if_drained()
 
     def wake(self) -> None:
-        """Look again whether audio that was held back may go."""
-        self._writer.unpark()
+        """Have the writer look again: audio that was held back may go, or there is something new."""
+        if self._writer:  # to unpark nobody takes as long as to queue something
+            self._writer.unpark()
 
     def finish(self) -> None:
-        """Take nothing more; once all is sent, `take` gives ``None``."""
+        """Take nothing more; once all is sent, `take` gives nothing."""
         self._finished = True
-        self._writer.unpark()
+        self.wake()
         self._room.unpark_all()
 
     async def take(self) -> Sequence[Item]:
@@ -189,8 +190,7 @@ class Outgoing:
                 await self._writer.park()
         self._in_a_row += len(items)
         self._in_hand = items
-        self._notices -= sum(not isinstance(item, TurnOutput) for item in items)
-        if self._room and self._notices < MANY_NOTICES:
+        if self._room and self.has_room:
             self._room.unpark_all()
         return items
 
@@ -200,8 +200,11 @@ class Outgoing:
             await self._drained.park()
 
     def _next(self) -> list[Item]:
-        items: list[Item] = [*self._items[:BURST]]
-        del self._items[:BURST]
+        items: list[Item] = []
+        if self._items:
+            items += self._items[:BURST]
+            del self._items[:BURST]
+            self._notices -= sum(not isinstance(item, TextDelta) for item in items)
         if self._voice and not self._items and self._is_voice_due:
             items.append(self._voice.pop(0))
         return items
@@ -238,5 +241,5 @@ class Outgoing:
         self._in_hand = []
 
     def _tell_if_drained(self) -> None:
-        if self._is_drained:
+        if self._drained and self._is_drained:
             self._drained.unpark_all()

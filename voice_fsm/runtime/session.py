@@ -7,7 +7,7 @@ turn before its own next line.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, assert_never
 
 import attrs
 import structlog
@@ -20,6 +20,7 @@ from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.effects import (
     CancelTurn,
     CloseSession,
+    Command,
     DropSpeculation,
     Effect,
     EnsureStt,
@@ -343,6 +344,9 @@ class VoiceSession:
 
     def _perform(self, effect: Effect) -> None:
         self._services.metrics.note(effect)
+        if not isinstance(effect, Command):
+            self._put(effect)
+            return
         match effect:
             case EnsureStt(options):
                 self._listen_to_user(options)
@@ -364,7 +368,7 @@ class VoiceSession:
                 self._outgoing.finish()
                 self._writing.deadline = trio.current_time() + GOODBYE_S
             case _:
-                self._put(effect)
+                assert_never(effect)
 
     def _listen_to_user(self, options: SttOptions) -> None:
         if self._hearing.ensure(for_recogniser(options)):
