@@ -104,7 +104,7 @@ class Registrations:
             self._kept.popitem(last=False)
 
     def _key(self, inputs: BackendOptions) -> bytes:
-        text = json.dumps(attrs.astuple(inputs))
+        text = json.dumps(attrs.astuple(inputs, recurse=False))
         return hashlib.blake2b(text.encode(), key=self._hash_key).digest()
 
 

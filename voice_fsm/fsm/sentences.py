@@ -136,7 +136,7 @@ class _Cutter:
 
     def _ordinary(self, plain: str, at: int) -> str:
         """What follows of which each character would only be kept: most of a text, at once."""
-        if self._phase is not _Phase.INSIDE or not self._text:
+        if self._phase is not _Phase.INSIDE or (plain[at] == " " and not self._text):
             return ""
         if self._spoken_width < SHORT_WIDTH:
             found = _WORDS.match(plain, at, at + FIRST_LOOK_WIDTH - 1 - self._width)

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 import attrs
 import httpx
@@ -77,7 +77,8 @@ class HttpConnection:
         """
         self._timeouts = timeouts
         self._answer = answer = AnswerReader(request.method)
-        head, body = written(request, await request.aread())
+        stream = cast(httpx.AsyncByteStream, request.stream)
+        head, body = written(request, b"".join([piece async for piece in stream]))
         await self._send(*((head + body,) if len(body) <= _ONE_WRITE_BYTES else (head, body)))
         while not answer.has_head:
             await self.receive(answer)
