@@ -1,10 +1,10 @@
 """Registrations that a backend has given, kept so that each is asked for once."""
 
 import hashlib
-import json
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import NoReturn
 
 import attrs
@@ -12,6 +12,8 @@ import trio
 
 from voice_fsm.errors import ProviderError
 from voice_fsm.fsm.options import BackendOptions
+
+_values = attrgetter(*(field.name for field in attrs.fields(BackendOptions)))
 
 Register = Callable[[], Awaitable[str]]
 
@@ -104,8 +106,7 @@ class Registrations:
             self._kept.popitem(last=False)
 
     def _key(self, inputs: BackendOptions) -> bytes:
-        text = json.dumps(attrs.astuple(inputs, recurse=False))
-        return hashlib.blake2b(text.encode(), key=self._hash_key).digest()
+        return hashlib.blake2b(ascii(_values(inputs)).encode(), key=self._hash_key).digest()
 
 
 def _raise_again(error: ProviderError) -> NoReturn:

@@ -26,9 +26,9 @@ none of it.
 import re
 import string
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from enum import Enum, auto
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from voice_fsm.fsm.plaintext import PlainText
 
@@ -119,18 +119,6 @@ class Speakable:
         self._item_open = False
         self._is_plain = False
         """Whether the grammar waits for the next character within a line, so that words are but words."""
-        self._marks: dict[str, Callable[[str], _Steps[None]]] = {
-            "*": self._asterisks,
-            "_": self._underscores,
-            "~": self._tildes,
-            "`": self._backticks,
-            "!": self._exclamation,
-            "[": self._bracket,
-            "<": self._angle,
-            "\\": self._backslash,
-            **dict.fromkeys(_URL_LETTERS, self._maybe_url),
-        }
-        self._marks_of_row = self._marks | {"|": self._cell}
         self._parser = self._document()
         next(self._parser)
 
@@ -222,7 +210,7 @@ class Speakable:
     def _line(self) -> _Steps[str]:
         block = yield from self._block()
         yield from self._begin_line(block)
-        marks = self._marks_of_row if block is _Block.ROW else self._marks
+        marks = self._MARKS_OF_ROW if block is _Block.ROW else self._MARKS
         self._is_plain = True
         while (char := self._returned.popleft() if self._returned else (yield)) not in _LINE_ENDS:
             mark = marks.get(char)
@@ -230,7 +218,7 @@ class Speakable:
                 self._plain.add(char)
             else:
                 self._is_plain = False
-                yield from mark(char)
+                yield from mark(self, char)
                 self._is_plain = True
         self._is_plain = False
         self._end_line(block)
@@ -431,6 +419,19 @@ class Speakable:
                 url, trailing = (url + trailing)[:_URL_KEPT], ""
         self._give_back(trailing + char)
         return url
+
+    _MARKS: ClassVar[Mapping[str, Callable[["Speakable", str], _Steps[None]]]] = {
+        "*": _asterisks,
+        "_": _underscores,
+        "~": _tildes,
+        "`": _backticks,
+        "!": _exclamation,
+        "[": _bracket,
+        "<": _angle,
+        "\\": _backslash,
+        **dict.fromkeys(_URL_LETTERS, _maybe_url),
+    }
+    _MARKS_OF_ROW: ClassVar = {**_MARKS, "|": _cell}
 
 
 def _in_url(char: str) -> bool:
