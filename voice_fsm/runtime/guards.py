@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 import structlog
@@ -19,6 +19,8 @@ from voice_fsm.tts.base import Speech, SpeechAudio, StandIn, TtsProvider
 from voice_fsm.upstream.breaker import Breaker
 
 log = structlog.get_logger()
+
+_OUR_BACKEND: Final = BackendOptions()
 
 
 class GuardedStt:
@@ -71,7 +73,7 @@ class GuardedChat:
     @asynccontextmanager
     async def reply(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """See `ChatProvider`. A client's own backend is none of the others' business."""
-        guard = self._breaker.call() if request.backend == BackendOptions() else nullcontext()
+        guard = self._breaker.call() if request.backend == _OUR_BACKEND else nullcontext()
         with guard:
             async with self._provider.reply(request) as parts:
                 yield parts

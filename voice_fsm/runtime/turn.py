@@ -161,7 +161,7 @@ class TurnTask:
                     match part:
                         case ReplyText(text):
                             if not texts:
-                                self._waiting.cancel()
+                                self._stop_waiting()
                                 self.step(ReplyStarted(at_s=trio.current_time(), turn_id=self.turn_id))
                             texts.append(text)
                             for start_at in range(0, len(text), MAX_DELTA_CHARS):
@@ -172,7 +172,7 @@ class TurnTask:
                                 await _send_all(splitter.feed(delta), pieces)
                         case ReplyMetadata(data):
                             metadata.update(data)
-            self._waiting.cancel()
+            self._stop_waiting()
             await _send_all(splitter.finish(), pieces)
             self.step(
                 ReplyComplete(
@@ -186,6 +186,10 @@ class TurnTask:
         if self.start.say is not None:
             return _fixed_reply(self.start.say)
         return self.chat.reply(chat_request(self.start))
+
+    def _stop_waiting(self) -> None:
+        if self.slow_reply is not None:
+            self._waiting.cancel()
 
     async def _apologise(self, slow: SlowReply, pieces: trio.MemorySendChannel[str]) -> None:
         """Say something if the reply is slow to come."""
