@@ -270,17 +270,18 @@ class Actions:
 
     def interrupt_turn(self, message: object) -> None:
         facts, turn = self.model, self.model.current
-        self.model.emit(CancelTurn(turn.turn_id))
+        exchange = turn.cut_short(facts.now_s)
+        facts.emit(CancelTurn(turn.turn_id))
         self._end_audio()
-        self.model.emit(
+        facts.emit(
             TurnInterrupted(
                 turn.turn_id,
                 _REASONS.get(type(message), "closing"),
-                turn.heard_text(facts.now_s),
+                exchange.assistant,
                 turn.clock.heard_ms(facts.now_s),
             )
         )
-        self._end_turn("interrupted", turn.cut_short(facts.now_s))
+        self._end_turn("interrupted", exchange)
 
     def fail_turn(self, message: TurnFailed) -> None:
         facts, turn = self.model, self.model.current

@@ -88,7 +88,11 @@ def text_between(spans: Sequence[SpokenSpan], audio_ms: float, from_ms: float, t
     for number, span in enumerate(spans):
         end_ms = _end_ms(spans, number, audio_ms)
         length_ms = end_ms - span.start_ms
-        if length_ms > 0 and span.start_ms <= to_ms and end_ms >= from_ms:
+        if length_ms <= 0 or span.start_ms > to_ms or end_ms < from_ms:
+            continue
+        if from_ms <= span.start_ms and end_ms <= to_ms:
+            found = _join(found, span.text)
+        else:
             edges = ((edge_ms - span.start_ms) / length_ms for edge_ms in (from_ms, to_ms))
             found = _join(found, _words_between(span.text, *edges))
     return found.strip()
