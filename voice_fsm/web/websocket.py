@@ -312,18 +312,26 @@ class AsgiWebSocket:
     async def _transmit(self, data: bytes) -> None:
         """Write frames, whole."""
         try:
-            self._sending.acquire_nowait()  # nearly always free, and `acquire` would cost a turn of the loop
-        except trio.WouldBlock:
-            await self._sending.acquire()
-        try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            # Not `send_all`: it cannot be cancelled without doubt about what has gone.
-            sent_bytes = write_now(self._stream.socket, data) or await self._stream.socket.send(data)
+            # No lock for what is written before anybody else can run.
+            sent_bytes = 0 if self._sending.locked() else write_now(self._stream.socket, data)
             if sent_bytes < len(data):
-                await self._transmit_rest(data[sent_bytes:])
+                await self._transmit_slowly(data, sent_bytes)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             self._end_with(CONNECTION_LOST)
             raise PeerGone from None
+
+    async def _transmit_slowly(self, data: bytes, sent_bytes: int) -> None:
+        """Write what is left of frames; the lock is free if any of them has been written."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            # Not `send_all`: it cannot be cancelled without doubt about what has gone.
+            sent_bytes = sent_bytes or await self._stream.socket.send(data)
+            if sent_bytes < len(data):
+                await self._transmit_rest(data[sent_bytes:])
         finally:
             self._sending.release()
 
