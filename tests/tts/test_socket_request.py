@@ -31,7 +31,7 @@ class Connection:
         self.is_stalled = False
         self._answer, self._answers = trio.open_memory_channel[str](100)
 
-    async def send_message(self, message: str) -> None:
+    async def send_texts(self, *texts: str) -> None:
         if self.closed is not None:
             raise ConnectionClosed(None)
         if self.is_stalled:
@@ -40,8 +40,9 @@ class Connection:
             finally:
                 self.closed = "cut off"
         await trio.lowlevel.checkpoint()
-        self.sent.append(message)
-        self._answer.send_nowait("ok")
+        for text in texts:
+            self.sent.append(text)
+            self._answer.send_nowait("ok")
 
     async def get_message(self) -> str:
         try:

@@ -106,6 +106,15 @@ async def test_what_came_before_the_end_is_there_at_once_and_nothing_after(end: 
     assert connection.closed.code == code
 
 
+async def test_texts_that_go_together_are_messages_of_their_own() -> None:
+    """The peer reads them one by one, out of one write."""
+    connection, sent, _ = pair()
+    await connection.send_texts("one", "two")
+    reader = FrameReader(LIMIT)
+    reader.feed(await sent.receive_some())
+    assert [reader.next() for _ in range(3)] == [Received(TEXT, b"one"), Received(TEXT, b"two"), None]
+
+
 async def test_who_waits_comes_first() -> None:
     """A message is not taken away from a task that has a ping to answer before it."""
     ours, theirs = trio.testing.lockstep_stream_pair()

@@ -60,8 +60,7 @@ class Utterance:
             self._unspoken.append(piece)
             self._socket.sent.append((trio.current_time(), len(piece) + 1))
             patience.expect_audio()
-            await send(text_message(f"{piece} "))
-            await send(FLUSH)
+            await send(text_message(f"{piece} "), FLUSH)
             self._script.taken = number
         self._is_all_sent = True
         patience.expect_audio_to_the_end()

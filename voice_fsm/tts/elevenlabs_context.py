@@ -63,22 +63,32 @@ class Context:
         self._untold = untold
         self._may_end = False
         """Whether all text was sent."""
+        self._is_begun = False
         self._is_closed = False
         self._audio_bytes = 0
 
     async def speak(self, send: Send, patience: Patience) -> None:
         """Send all pieces, each to be spoken at once; see `Dialogue`."""
-        number = self._script.taken
-        while (piece := await self._next_piece(send, number)) is not None:
-            number += 1
-            self._untold.append(piece)
-            patience.expect_audio()
-            await send(self._text(piece))
+        first = number = self._script.taken
+        unsent: list[str] = []
+        while not self._may_end:
+            piece = await self._next_piece(send, number)
+            if piece is None:
+                self._may_end = True
+                patience.expect_audio_to_the_end()
+                unsent.append(closing_message(self._id))
+            else:
+                self._untold.append(piece)
+                patience.expect_audio()
+                unsent.append(text_message(self._id, piece, self._voice if number == first else None))
+                number += 1
+                if self._script.knows(number):
+                    continue  # what follows goes with it
             self._socket.unfinished.add(self._id)
+            await send(*unsent)
+            unsent.clear()
+            self._is_begun = True
             self._script.taken = number
-        self._may_end = True
-        patience.expect_audio_to_the_end()
-        await send(closing_message(self._id))
         self._is_closed = True
 
     def read(self, message: str | bytes) -> Frame | None:
@@ -109,6 +119,8 @@ class Context:
 
     def farewell(self) -> str:
         """See `Dialogue`. A message to a context that is over would begin it anew."""
+        if not self._is_begun:
+            self._socket.unfinished.discard(self._id)
         is_open = self._id in self._socket.unfinished and not self._is_closed
         return closing_message(self._id) if is_open else ""
 
@@ -123,7 +135,3 @@ class Context:
                 return await self._script.piece(number)
             await send(keep_alive_message(self._id))
         return await self._script.piece(number)
-
-    def _text(self, piece: str) -> str:
-        is_first = self._id not in self._socket.unfinished
-        return text_message(self._id, piece, self._voice if is_first else None)

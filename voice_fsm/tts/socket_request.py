@@ -1,6 +1,6 @@
 """Speech over a pooled socket: text goes out as it is written, audio comes back as it is made."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
@@ -26,7 +26,16 @@ _MAX_BURST: Final = 16
 # Codes that say no more than that the peer has gone: it may well answer when it is asked again.
 _PLAIN_CLOSE_CODES: Final = frozenset({None, 1000, 1001, 1005, 1006})
 
-Send = Callable[[str], Awaitable[None]]
+
+class Send(Protocol):
+    """Sends messages, all at once."""
+
+    async def __call__(self, *texts: str) -> None:
+        """Send a message of each text.
+
+        Raises:
+            ConnectionClosed: as a connection's.
+        """
 
 
 class Dialogue(Protocol):
@@ -125,7 +134,7 @@ class SocketRequest(Generic[K]):
 
 async def _speak(dialogue: Dialogue, patience: Patience, connection: UpstreamSocket) -> None:
     with suppress(ConnectionClosed):
-        await dialogue.speak(connection.send_message, patience)
+        await dialogue.speak(connection.send_texts, patience)
         if dialogue.has_ended:  # all of its audio has come by now
             patience.end()
 
@@ -154,7 +163,7 @@ class _SocketFrames:
                 return True
             farewell = self._dialogue.farewell()
             if farewell:
-                await self._connection.send_message(farewell)
+                await self._connection.send_texts(farewell)
             return farewell is not None
         return False
 

@@ -75,7 +75,7 @@ class UpstreamSocket:
         if isinstance(message, str):
             await self.send_text(message.encode())
         else:
-            await self._send(BINARY, message)
+            await self._send((BINARY, message))
 
     async def send_text(self, text: bytes) -> None:
         """Send text that is UTF-8 already.
@@ -83,7 +83,15 @@ class UpstreamSocket:
         Raises:
             ConnectionClosed: as `send_message`.
         """
-        await self._send(TEXT, text)
+        await self._send((TEXT, text))
+
+    async def send_texts(self, *texts: str) -> None:
+        """Send a message of each text, all in one write.
+
+        Raises:
+            ConnectionClosed: as `send_message`.
+        """
+        await self._send(*[(TEXT, text.encode()) for text in texts])
 
     def send_now(self, text: bytes) -> bool:
         """Send text (UTF-8) without waiting; ``False``: that cannot be, and nothing was sent.
@@ -233,11 +241,12 @@ class UpstreamSocket:
 
     # --- writing ------------------------------------------------------------------------------------
 
-    async def _send(self, opcode: int, payload: bytes) -> None:
+    async def _send(self, *messages: tuple[int, bytes]) -> None:
         if self.closed is not None or self._said_goodbye:
             await trio.lowlevel.checkpoint()
             raise ConnectionClosed(self.closed)
-        await self._transmit(encode_frame(opcode, payload, os.urandom(_MASK_BYTES)))
+        frames = [encode_frame(opcode, payload, os.urandom(_MASK_BYTES)) for opcode, payload in messages]
+        await self._transmit(b"".join(frames))
 
     async def _transmit(self, frame: bytes) -> None:
         await _acquire(self._sending)
