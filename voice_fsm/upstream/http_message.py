@@ -40,6 +40,7 @@ class AnswerReader:
     """One answer, as it comes in. The ``on_`` methods are for httptools."""
 
     def __init__(self, method: str) -> None:
+        self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.has_head = False
         self._is_over = False
@@ -52,10 +53,6 @@ class AnswerReader:
         self._error: httpx.RemoteProtocolError | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_chunked_length=True, lenient_optional_cr_before_lf=True)
-
-    @property
-    def status(self) -> int:
-        return self._parser.get_status_code()
 
     @property
     def can_be_followed(self) -> bool:
@@ -122,6 +119,7 @@ class AnswerReader:
     def on_headers_complete(self) -> None:
         if self.has_head:
             return
+        self.status = self._parser.get_status_code()
         if httpx.codes.is_informational(self.status):
             self.headers.clear()
             return
