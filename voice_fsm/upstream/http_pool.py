@@ -1,7 +1,7 @@
 """Connections to upstreams over HTTP, kept from one request to the next: a transport of httpx.
 
 That of httpx itself serves every event loop, with a lock, a trace and an async generator at each of its
-layers; here it is a third of the work of a call.
+layers; a reply asked for through it takes more than twice the CPU.
 """
 
 import ssl
