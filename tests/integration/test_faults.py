@@ -40,6 +40,7 @@ from tests.integration.rig import (
     upstreams,
     word,
 )
+from voice_fsm.audio.samples import ulaw_decode
 from voice_fsm.config import Settings
 from voice_fsm.errors import ProviderFault, Upstream
 from voice_fsm.fsm.effects import (
@@ -54,7 +55,7 @@ from voice_fsm.fsm.options import SessionOptions, SttOptions
 from voice_fsm.runtime.session import Services, VoiceSession
 
 DEADLINES = {name: str(value) for name, value in SHORT.items()}
-PCM_SECOND = b"\x01\x02" * 16000
+PCM_SECOND = ulaw_decode(b"\x42") * 16000  # a level that mu-law has, as which it may be kept for a new link
 REFUSAL_HEADERS = {"Retry-After": str(int(ASKED_S))}
 MANUAL = SessionOptions(stt=SttOptions(commit_strategy="manual"))
 

@@ -26,12 +26,14 @@ from voice_fsm.stt.elevenlabs import ElevenLabsStt, ElevenLabsSttConfig
 PIECE_MS, WORD_MS, PAUSE_MS = 100, 600, 800
 HEARD_MS, SILENCE_MS, FRAME_MS = 200, 400, 10
 WORDS = 12
+LEVEL = 8
+"""Samples of a word for its number: up to 15 of them mu-law has, as which audio is kept for a new link."""
 ANSWER_S = 0.1
 
 
 def sound(value: int, duration_ms: int) -> bytes:
-    """PCM whose every sample is the same: a word's number, or 0 for silence."""
-    return np.full(16 * duration_ms, value, "<i2").tobytes()
+    """PCM whose every sample tells the same: a word's number, or 0 for silence."""
+    return np.full(16 * duration_ms, value * LEVEL, "<i2").tobytes()
 
 
 class Ear:
@@ -44,7 +46,7 @@ class Ear:
     def hear(self, audio: bytes, *, unasked: bool) -> list[str]:
         """Gives the utterances that end within this audio, if they are to be ended unasked."""
         ended: list[str] = []
-        for number in np.frombuffer(audio, "<i2")[:: 16 * FRAME_MS].tolist():
+        for number in (np.frombuffer(audio, "<i2")[:: 16 * FRAME_MS] // LEVEL).tolist():
             self._silent_ms = 0 if number else self._silent_ms + FRAME_MS
             if number:
                 self._frames[number] += 1

@@ -13,6 +13,7 @@ from voice_fsm.errors import ProviderError, ProviderFault, Upstream, VoiceError
 from voice_fsm.fsm.events import AnyEvent, Committed, Partial, SttFailed, SttOpened, Word
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.metrics import Metrics
+from voice_fsm.runtime.companding import Companding
 from voice_fsm.runtime.groups import first_error
 from voice_fsm.runtime.microphone import Microphone
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider
@@ -38,12 +39,14 @@ class Hearing:
         give_up_s: float,
         step: Callable[[AnyEvent], None],
         metrics: Metrics,
+        companding: Companding,
     ) -> None:
         self._provider = provider
         self._connect_s = connect_s
         self._give_up_s = give_up_s
         self._step = step
         self._metrics = metrics
+        self._companding = companding
         self._options: SttOptions | None = None
         self._wanted = trio.Event()
         self._scope = trio.CancelScope()
@@ -61,6 +64,7 @@ class Hearing:
         self.microphone = Microphone(
             options.audio_format, tell_lost=partial(self._metrics.dropped, "recogniser_away")
         )
+        self._companding.add(self.microphone)
         self._scope.cancel()
         self._wanted.set()
         return True

@@ -133,6 +133,11 @@ class Microphone:
             self._unanswered.forget(self._unanswered.size_bytes - tail_bytes)
         self._has_words = self._unanswered.has_commit
 
+    def compand(self) -> None:
+        """Keep what was sent in less memory; what was not stays as it came."""
+        if self._format.codec == "pcm":
+            self._unanswered.compand()
+
     def rewind(self) -> None:
         """A new link listens: give it again what the old one had not committed."""
         self.link_began_s = self._format.duration_ms(self._put_bytes - self._kept_bytes) / 1000

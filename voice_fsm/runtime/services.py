@@ -25,6 +25,7 @@ from voice_fsm.errors import Upstream
 from voice_fsm.fsm.deadlines import Limits
 from voice_fsm.fsm.options import BackendOptions, SessionOptions, SttOptions, TtsOptions, TurnOptions
 from voice_fsm.metrics import Metrics
+from voice_fsm.runtime.companding import Companding
 from voice_fsm.runtime.guards import (
     FallbackStt,
     FallbackTts,
@@ -55,6 +56,7 @@ from voice_fsm.tts.openai import OpenAiTtsConfig, open_openai_tts
 from voice_fsm.upstream.breaker import Breaker
 from voice_fsm.upstream.http import Deadlines, open_client
 from voice_fsm.upstream.retry import RetryPolicy
+from voice_fsm.upstream.websocket import background_nursery
 from voice_fsm.vad.hysteresis import VadRules
 
 _MB: Final = 1_000_000
@@ -100,8 +102,15 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             recorder=await _open_recorder(settings, stack),
             sound_recorder=await _open_sound_recorder(settings, stack),
             metrics=metrics,
+            companding=await _open_companding(stack),
             draining=draining,
         )
+
+
+async def _open_companding(stack: AsyncExitStack) -> Companding:
+    companding, tasks = Companding(), await stack.enter_async_context(background_nursery())
+    tasks.start_soon(companding.run)
+    return companding
 
 
 @asynccontextmanager

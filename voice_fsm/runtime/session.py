@@ -47,6 +47,7 @@ from voice_fsm.fsm.events import (
 from voice_fsm.fsm.machine import Machine
 from voice_fsm.fsm.options import SessionOptions, SttOptions
 from voice_fsm.metrics import Metrics
+from voice_fsm.runtime.companding import Companding
 from voice_fsm.runtime.hearing import Hearing
 from voice_fsm.runtime.microphone import LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
@@ -88,6 +89,8 @@ class Services:
     sound_recorder: SoundRecorder | None = None
     """Keeps what each session sounded like."""
     metrics: Metrics = attrs.field(factory=Metrics)
+    companding: Companding = attrs.field(factory=Companding)
+    """Halves what microphones keep, if somebody runs it."""
     draining: trio.Event = attrs.field(factory=trio.Event)
     """Set when the server is about to stop."""
 
@@ -124,6 +127,7 @@ class VoiceSession:
             give_up_s=services.stt_give_up_s,
             step=self._take_transcript,
             metrics=services.metrics,
+            companding=services.companding,
         )
         self._activity = VoiceActivity(
             services.vad_judges,
