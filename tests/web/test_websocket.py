@@ -26,7 +26,7 @@ from tests.fakes.asgi import (
     with_lifespan,
 )
 from voice_fsm.upstream.eager import write_now
-from voice_fsm.web.together import send_together
+from voice_fsm.web.messages import Messages
 from voice_fsm.web.websocket import PeerGone
 from voice_fsm.wire.frames import BINARY, CLOSE, PING, PONG, TEXT
 
@@ -614,7 +614,7 @@ async def test_messages_sent_together_arrive_one_by_one(monkeypatch: pytest.Monk
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         writes.clear()
-        await send_together(websocket, MIXED)
+        await Messages.of(websocket).send(MIXED)
         assert len(writes) == 1
         await websocket.receive()
 
@@ -627,13 +627,42 @@ async def test_messages_sent_together_arrive_one_by_one(monkeypatch: pytest.Monk
             assert [await client.get_message() for _ in MIXED] == MIXED
 
 
-async def test_a_server_that_cannot_send_messages_together_sends_each() -> None:
+async def test_messages_are_received_past_the_events_of_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text and binary as they were sent, and nothing more once the client has gone."""
+    received: list[str | bytes | None] = []
+    ended = trio.Event()
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        monkeypatch.delattr(WebSocket, "receive")
+        messages = Messages.of(websocket)
+        received.extend([await messages.receive() for _ in range(len(MIXED) + 2)])
+        ended.set()
+
+    app = Starlette(routes=[WebSocketRoute("/ws", endpoint)])
+    async with serving(app) as served:
+        async with open_websocket_url(f"ws://127.0.0.1:{served.port}/ws") as client:
+            for message in MIXED:
+                await client.send_message(message)
+        with trio.fail_after(10):
+            await ended.wait()
+    assert received == [*MIXED, None, None]
+
+
+async def test_on_another_server_messages_take_the_events_of_asgi() -> None:
     """The extension is our own server's."""
     sent: list[Message] = []
 
+    events: list[Message] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "drei"},
+        {"type": "websocket.receive", "text": None, "bytes": b"vier"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
+
     async def receive() -> Message:
         await trio.lowlevel.checkpoint()
-        return {"type": "websocket.connect"}
+        return events.pop(0)
 
     async def send(message: Message) -> None:
         await trio.lowlevel.checkpoint()
@@ -641,11 +670,13 @@ async def test_a_server_that_cannot_send_messages_together_sends_each() -> None:
 
     websocket = WebSocket({"type": "websocket"}, receive, send)
     await websocket.accept()
-    await send_together(websocket, ["one", b"two"])
+    messages = Messages.of(websocket)
+    await messages.send(["one", b"two"])
     assert sent[1:] == [
         {"type": "websocket.send", "text": "one"},
         {"type": "websocket.send", "bytes": b"two"},
     ]
+    assert [await messages.receive() for _ in range(3)] == ["drei", b"vier", None]
 
 
 async def test_nothing_is_sent_together_before_the_connection_or_after_it() -> None:
@@ -655,12 +686,12 @@ async def test_nothing_is_sent_together_before_the_connection_or_after_it() -> N
 
     async def endpoint(websocket: WebSocket) -> None:
         with pytest.raises(RuntimeError) as early:
-            await send_together(websocket, ["too early"])
+            await Messages.of(websocket).send(["too early"])
         await websocket.accept()
         while (await websocket.receive())["type"] != "websocket.disconnect":
             pass
         with pytest.raises(WebSocketDisconnect) as late:
-            await send_together(websocket, ["too late"])
+            await Messages.of(websocket).send(["too late"])
         raised.extend([early.type, late.type])
         ended.set()
 

@@ -286,15 +286,17 @@ class VoiceSession:
             audio_format = AudioFormat("pcm", sample_rate_hz)
         if len(audio) % audio_format.bytes_per_sample:
             raise ClientError(ClientFault.INVALID_AUDIO, "The audio does not end with a whole sample.")
-        now_s = trio.current_time()
-        self._check_lead(len(audio) / audio_format.bytes_per_second, now_s)
+        now_s, duration_s = trio.current_time(), len(audio) / audio_format.bytes_per_second
+        if not self._lead.admits(duration_s, now_s):
+            self._drop_too_fast(duration_s)
+            return
+        self._too_fast = False
         if previous_text:
             microphone.previous_text = previous_text
-        if not self._too_fast:
-            microphone.put(audio, audio_format.sample_rate_hz)
-            self._activity.put(audio, audio_format)
-            if self._sound is not None:
-                self._sound.heard(now_s, audio, audio_format)
+        microphone.put(audio, audio_format.sample_rate_hz)
+        self._activity.put(audio, audio_format)
+        if self._sound is not None:
+            self._sound.heard(now_s, audio, audio_format)
 
     def commit_audio(self) -> None:
         """End the utterance under way.
@@ -331,13 +333,11 @@ class VoiceSession:
                     return
         self.step(event)
 
-    def _check_lead(self, duration_s: float, now_s: float) -> None:
+    def _drop_too_fast(self, duration_s: float) -> None:
         """Tell a client once each time that it begins to run too far ahead."""
-        was_too_fast = self._too_fast
-        self._too_fast = not self._lead.admits(duration_s, now_s)
-        if self._too_fast:
-            self._services.metrics.dropped("too_fast", duration_s)
-        if self._too_fast and not was_too_fast:
+        was_too_fast, self._too_fast = self._too_fast, True
+        self._services.metrics.dropped("too_fast", duration_s)
+        if not was_too_fast:
             raise ClientError(
                 ClientFault.AUDIO_TOO_FAST,
                 f"Audio came more than {self._services.max_audio_lead_s:g} s ahead of real time "

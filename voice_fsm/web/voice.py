@@ -18,8 +18,8 @@ from voice_fsm.fsm.events import Interrupt, PlaybackProgress, TextPrompt, Update
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, SpeechTiming, TextDelta
 from voice_fsm.runtime.session import Services, VoiceSession
 from voice_fsm.web.auth import Gate
+from voice_fsm.web.messages import Messages
 from voice_fsm.web.seats import NoSeat, Seats
-from voice_fsm.web.together import send_together
 from voice_fsm.wire import voice as wire
 
 log = structlog.get_logger()
@@ -115,6 +115,7 @@ class VoiceDoor:
 
     def __init__(self, websocket: WebSocket, services: Services, policy: DoorPolicy) -> None:
         self._websocket = websocket
+        self._messages = Messages.of(websocket)
         self._services = services
         self._policy = policy
         self._binary = False
@@ -127,15 +128,14 @@ class VoiceDoor:
         while True:
             if not session.has_room:
                 await session.wait_for_room()
-            frame = await self._websocket.receive()
-            if frame["type"] == "websocket.disconnect":
-                return
+            message = await self._messages.receive()
             try:
-                audio = frame.get("bytes")
-                if audio is not None:
-                    session.hear(audio)
+                if isinstance(message, bytes):
+                    session.hear(message)
+                elif message is None:
+                    return
                 else:
-                    self._take(session, wire.decode(frame["text"]))
+                    self._take(session, wire.decode(message))
             except ClientError as error:
                 session.refuse(error)
 
@@ -145,7 +145,7 @@ class VoiceDoor:
             await trio.lowlevel.checkpoint()
             return
         with suppress(WebSocketDisconnect):
-            await send_together(self._websocket, [self._frame(item) for item in items])
+            await self._messages.send([self._frame(item) for item in items])
 
     async def close(self, code: int) -> None:
         """Close the socket, if the client has not."""

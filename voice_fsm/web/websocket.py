@@ -21,7 +21,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import unquote
 
 import h11
@@ -32,9 +32,9 @@ from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
 from voice_fsm.upstream.eager import read_when_ready, write_now
+from voice_fsm.web.messages import EXTENSION
 from voice_fsm.web.pings import Pings
 from voice_fsm.web.serve_config import ServeConfig
-from voice_fsm.web.together import TOGETHER
 from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
@@ -149,7 +149,8 @@ class AsgiWebSocket:
     async def _call(self, app: ASGIApp) -> int:
         """Run the app; its fault ends this connection alone."""
         close_code = NORMAL_CLOSURE
-        extensions = {**self._scope["extensions"], TOGETHER: {"send": self.send_together}}
+        messages = {"receive": self.receive_message, "send": self.send_messages}
+        extensions = {**self._scope["extensions"], EXTENSION: messages}
         try:
             await app({**self._scope, "extensions": extensions}, self.receive, self.send)
         except* (PeerGone, WebSocketDisconnect):
@@ -167,6 +168,15 @@ class AsgiWebSocket:
             self._announced = True
             await trio.lowlevel.checkpoint()
             return {"type": "websocket.connect"}
+        message = await self.receive_message()
+        if isinstance(message, bytes):
+            return {"type": "websocket.receive", "bytes": message, "text": None}
+        if message is not None:
+            return {"type": "websocket.receive", "bytes": None, "text": message}
+        return cast(Message, self._end)  # there is one now
+
+    async def receive_message(self) -> str | bytes | None:
+        """Give the next message, past ASGI's events; ``None`` once the client has gone."""
         if not self._answered.is_set():  # to wait for what has come costs a turn of the scheduler
             await self._answered.wait()
         if self._frames.unread_bytes:
@@ -177,10 +187,9 @@ class AsgiWebSocket:
                 if received is None:
                     await self._read()
                 elif received.opcode == BINARY:
-                    return {"type": "websocket.receive", "bytes": received.payload, "text": None}
+                    return received.payload
                 elif received.opcode == TEXT:
-                    text = decode_text(received.payload)
-                    return {"type": "websocket.receive", "text": text, "bytes": None}
+                    return decode_text(received.payload)
                 else:
                     await self._answer(received)
             except FrameError as error:
@@ -188,7 +197,7 @@ class AsgiWebSocket:
             except PeerGone:
                 pass
         await trio.lowlevel.checkpoint()
-        return self._end
+        return None
 
     async def send(self, message: Message) -> None:
         """Do what an ASGI event of the app says.
@@ -219,8 +228,8 @@ class AsgiWebSocket:
         else:
             raise RuntimeError(f"{kind} cannot be sent while {self._state.name}")
 
-    async def send_together(self, messages: Sequence[str | bytes]) -> None:
-        """Send messages in one write; see `voice_fsm.web.together`.
+    async def send_messages(self, messages: Sequence[str | bytes]) -> None:
+        """Send messages in one write, past ASGI's events.
 
         Raises:
             PeerGone: the client has gone.
