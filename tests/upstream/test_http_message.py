@@ -32,7 +32,9 @@ def singly(data: bytes) -> list[bytes]:
         ("GET", HELLO, b"hello", True),
         ("GET", HELLO.replace(b"\r\n", b"\n"), b"hello", True),
         ("GET", CHUNKS, b"onetwo", True),
-        ("GET", CHUNKS.replace(b"Transfer", b"Content-Length: 3\r\nTransfer"), b"onetwo", True),
+        ("GET", CHUNKS.replace(b"Transfer", b"Content-Length: 3\r\nTransfer"), b"onetwo", False),
+        ("GET", CHUNKS.replace(b"chunked", b"Chunked\r\nContent-Length: 3"), b"onetwo", False),
+        ("GET", CHUNKS.replace(b"3\r\n", b"3  \r\n"), b"onetwo", True),
         ("GET", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + HELLO, b"hello", True),
         ("GET", OK.replace(b"200 OK", b"204") + b"\r\n", b"", True),
         ("GET", HELLO.replace(b"Content", b"Connection: close\r\nContent"), b"hello", False),
@@ -45,6 +47,9 @@ def singly(data: bytes) -> list[bytes]:
         ("HEAD", OK + b"Content-Length: 5\r\n\r\n", b"", True),
         ("HEAD", OK + b"\r\n", b"", True),
         ("HEAD", HELLO, b"", False),
+        ("HEAD", CHUNKS, b"", False),
+        ("HEAD", CHUNKS[: CHUNKS.index(b"one")], b"", False),
+        ("HEAD", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"\r\n", b"", True),
         ("HEAD", OK + b"Connection: Close\r\n\r\n", b"", False),
         ("HEAD", OK.replace(b"1.1", b"1.0") + b"\r\n", b"", False),
     ],
@@ -94,8 +99,11 @@ def test_nonsense_within_a_body_comes_after_what_made_sense() -> None:
         ([b"<html>hello"], None),
         ([b""], "Server disconnected"),
         ([OK, b""], "Server disconnected"),
-        ([OK, *[b"X: y\r\n" * 5000] * 5], "too long"),
-        ([b"HTTP/1.1 100 Continue\r\n\r\n" * 5000], "too long"),
+        ([OK, *[b"X: y\r\n" * 5000] * 5], "too much"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n" * 5000], "too much"),
+        ([CHUNKS.replace(b"chunked", b"gzip, chunked")], "transfer encoding"),
+        ([CHUNKS.replace(b"chunked", b"chunked\r\nTransfer-Encoding: gzip")], "transfer encoding"),
+        ([CHUNKS.replace(b"chunked", b"identity")], "transfer encoding"),
         ([b"HTTP/1.1 101 Over\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n"], None),
     ],
 )
@@ -103,6 +111,26 @@ def test_what_is_no_head_is_refused(pieces: list[bytes], message: str | None) ->
     """At once, and without limit to its length if it never ends."""
     with pytest.raises(httpx.RemoteProtocolError, match=message):
         read(pieces)
+
+
+@pytest.mark.parametrize("begin", [b"1;", b"0\r\nTrailer: ", b"5\r\nhello\r\n0\r\nTrailer: "])
+def test_what_stands_around_a_body_has_an_end(begin: bytes) -> None:
+    """A chunk's extensions and the trailers, which llhttp reads, or even keeps, for as long as they come."""
+    answer = AnswerReader("GET")
+    answer.feed(CHUNKS[: CHUNKS.index(b"3")] + begin)
+    answer.take()
+    answer.feed(b"x" * 60_000)
+    assert answer.take() is None
+    answer.feed(b"x" * 60_000)
+    with pytest.raises(httpx.RemoteProtocolError, match="too much"):
+        answer.take()
+    assert not answer.can_be_followed
+
+
+def test_much_may_stand_around_a_body_of_many_chunks() -> None:
+    """What is bounded is what comes without any of it."""
+    answer, body = read([CHUNKS[: CHUNKS.index(b"3")], *[b"1;%b\r\nx\r\n" % (b"y" * 50_000)] * 5])
+    assert (body, answer.take()) == (b"xxxxx", None)
 
 
 def test_a_request_is_written() -> None:

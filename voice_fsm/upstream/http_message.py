@@ -7,12 +7,12 @@ from typing import Final
 import httptools
 import httpx
 
-_MAX_HEAD_BYTES: Final = 100 * 1024
+_MAX_OVERHEAD_BYTES: Final = 100 * 1024
+"""Of a head, and of what stands around pieces of the body without any of it: chunk extensions, trailers."""
 _HEAD: Final = re.compile(
     rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\n-\x1f\x7f]*\r\n)*\r\n"
 )
 _CHUNKED: Final = b"\r\nTransfer-Encoding: chunked\r\n"
-_BODY_BOUNDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def written(request: httpx.Request, content: bytes) -> tuple[bytes, bytes]:
@@ -48,11 +48,15 @@ class AnswerReader:
         """Whether no other answer can follow on this connection."""
         self._never_has_body = method == "HEAD"
         self._ends_with_connection = False
-        self._head_bytes = 0
+        self._overhead_bytes = 0
         self._pieces: deque[bytes] = deque()
         self._error: httpx.RemoteProtocolError | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(lenient_chunked_length=True, lenient_optional_cr_before_lf=True)
+        self._parser.set_dangerous_leniencies(
+            lenient_chunked_length=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,  # some servers pad the size
+        )
 
     @property
     def can_be_followed(self) -> bool:
@@ -66,19 +70,27 @@ class AnswerReader:
             httpx.RemoteProtocolError: it cannot be the head of an answer; what is wrong later, `take` tells.
         """
         try:
-            if data:
-                self._parser.feed_data(data)
-            else:
+            if not data:
                 self._disconnected()
+            elif self._never_has_body:
+                self._feed_head(data)
+            else:
+                self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._error = httpx.RemoteProtocolError(str(error))
-        if self.has_head:
-            return
-        self._head_bytes += len(data)
-        if self._error is None and self._head_bytes > _MAX_HEAD_BYTES:
-            self._error = httpx.RemoteProtocolError("the head is too long")
-        if self._error is not None:
+            self._error = self._error or httpx.RemoteProtocolError(str(error))
+        self._overhead_bytes += len(data)
+        if self._error is None and not self._is_over and self._overhead_bytes > _MAX_OVERHEAD_BYTES:
+            self._error = httpx.RemoteProtocolError("there is too much around the body")
+        if self._error is not None and not self.has_head:
             raise self._error
+
+    def _feed_head(self, data: bytes) -> None:
+        """Find where a head ends that nothing may follow: llhttp would go on, into a body."""
+        for at in range(len(data)):
+            if self.has_head:
+                self._is_last = True
+                return
+            self._parser.feed_data(data[at : at + 1])
 
     def take(self) -> bytes | None:
         """Give the next piece of the body: empty at its end, ``None`` where it has yet to come.
@@ -123,18 +135,24 @@ class AnswerReader:
         if httpx.codes.is_informational(self.status):
             self.headers.clear()
             return
+        has_length = any(name.lower() == b"content-length" for name, _ in self.headers)
+        codings = [value.lower() for name, value in self.headers if name.lower() == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            self._error = httpx.RemoteProtocolError("its transfer encoding is not known here")
+            return
         self.has_head = True
         if self._never_has_body:  # of which llhttp knows nothing
             self._is_over = True
             self._is_last = self._says_goodbye()
+        elif has_length and codings:  # one of them lies (RFC 9112, section 6.3)
+            self._is_last = True
         elif not self._parser.should_keep_alive():
             self._is_last = True
-            self._ends_with_connection = _BODY_BOUNDS.isdisjoint(name.lower() for name, _ in self.headers)
+            self._ends_with_connection = not (has_length or codings)
 
     def on_body(self, data: bytes) -> None:
-        if self._is_over:
-            self._is_last = True
-        else:
+        if not self._is_over:
+            self._overhead_bytes = 0
             self._pieces.append(data)
 
     def on_message_complete(self) -> None:
