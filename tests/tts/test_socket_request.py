@@ -258,6 +258,23 @@ async def test_what_comes_together_is_read_together_but_for_the_first_audio(auto
         assert bursts == [1, 2]
 
 
+async def test_a_socket_is_closed_if_the_reply_was_left_before_it_was_told_of_an_error(
+    autojump_clock: Any,
+) -> None:
+    """The error has come all the same, behind frames that were given."""
+    async with rig() as r:
+        async with r.request() as (request, dialogue):
+            await request.has_text()
+            dialogue.messages = 9
+            frames = await request.open()
+            await trio.sleep(1)
+            for text in ("more", "bad"):
+                r.connections[0].say(text)
+            assert [len(await frames.next_frames()) for _ in range(2)] == [1, 2]
+        assert r.connections[0].closed == "left"
+        assert r.pool.idle_count == 0
+
+
 async def test_a_socket_that_is_lost_before_the_first_text_is_replaced(autojump_clock: Any) -> None:
     """It is looked after while it waits for the text that it was claimed for."""
     async with rig() as r, r.request() as (request, _dialogue):

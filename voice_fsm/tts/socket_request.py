@@ -146,14 +146,13 @@ class _SocketFrames:
         self._connection = connection
         self._dialogue = dialogue
         self._patience = patience
-        self._has_failed = False
         self._is_heard = False
         self._failure: ProviderError | None = None
-        """What came after the frames that were given last."""
+        """What went wrong, maybe after frames that were given and before anybody asked for more."""
 
     async def leave(self, socket: SpeechSocket[K]) -> bool:
         """End it; whether the socket can serve again."""
-        if self._has_failed or (self._dialogue.has_ended and not self._is_heard):
+        if self._failure is not None or (self._dialogue.has_ended and not self._is_heard):
             return False
         if self._dialogue.has_ended and socket.is_silent:
             return True
@@ -169,15 +168,15 @@ class _SocketFrames:
 
     async def next_frames(self) -> list[Frame]:
         """See `FrameSource`."""
+        if self._failure is not None:
+            raise self._failure
         try:
             return await self._next_frames()
-        except ProviderError:
-            self._has_failed = True
+        except ProviderError as error:
+            self._failure = error
             raise
 
     async def _next_frames(self) -> list[Frame]:
-        if self._failure is not None:
-            raise self._failure
         frames: list[Frame] = []
         while not frames and not self._dialogue.has_ended:
             message = self._connection.get_now()
