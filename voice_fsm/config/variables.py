@@ -55,9 +55,10 @@ def at_least(low: float) -> Rule:
 def _is_url(value: str, *schemes: str) -> bool:
     try:
         url = urlsplit(value)
+        port = url.port
     except ValueError:
         return False
-    return url.scheme in schemes and bool(url.hostname) and url.username is None
+    return url.scheme in schemes and bool(url.hostname) and port != 0 and url.username is None
 
 
 def _is_http_url(value: str) -> bool:
