@@ -249,6 +249,15 @@ async def test_an_unknown_name_is_unreachable(client: httpx.AsyncClient) -> None
     assert caught.value.fault is ProviderFault.UNREACHABLE
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+async def test_a_name_that_no_host_can_have_is_unreachable(client: httpx.AsyncClient, host: str) -> None:
+    """It has an empty label, or one too long: nobody can be asked about it."""
+    with pytest.raises(ProviderError) as caught:
+        async with call(client, f"http://{host}.invalid"):
+            pass
+    assert caught.value.fault is ProviderFault.UNREACHABLE
+
+
 async def test_a_failed_tls_handshake_is_unreachable(client: httpx.AsyncClient) -> None:
     """There is no common ground for TLS."""
     async with failing_tls_port() as port:

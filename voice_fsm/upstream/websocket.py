@@ -103,7 +103,10 @@ async def dial_tcp(host: str, port: int) -> EagerStream:
     Raises:
         OSError: no address of this host answers.
     """
-    stream = await trio.open_tcp_stream(host, port)
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except UnicodeError as error:  # such as an empty label, or one too long
+        raise OSError("no host can have this name") from error
     if hasattr(trio.socket, "TCP_USER_TIMEOUT"):  # pragma: no branch  # Linux only
         patience_ms = int(_UNACKNOWLEDGED_S * 1000)
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience_ms)
