@@ -23,6 +23,7 @@ from voice_fsm.upstream.http_pool import BODY, HttpPool
 
 OK = response(200, b"hello")
 MUCH = 4 * 1024 * 1024
+TLS_RECORD_BYTES = 16 * 1024
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -325,6 +326,16 @@ async def test_a_name_is_asked_for_by_its_name() -> None:
     async with secured(OK, host="localhost") as (url, tls, asked), pooled(tls=tls) as (client, _):
         assert (await client.get(url.replace("127.0.0.1", "localhost"))).content == b"hello"
         assert asked == ["localhost"]
+
+
+async def test_more_than_was_asked_for_within_tls_is_nobodys_answer() -> None:
+    """Two answers come in one write, and each fills a record of TLS, of which one is read."""
+    around = len(response(200, b"x" * 10_000)) - 10_000
+    first = response(200, b"x" * (TLS_RECORD_BYTES - around))
+    async with secured(first + OK) as (url, tls, asked), pooled(tls=tls) as (client, _):
+        for _ in range(2):
+            assert (await client.get(url)).content.startswith(b"x")
+        assert len(asked) == 2
 
 
 async def test_an_answer_cut_off_within_tls_is_broken() -> None:

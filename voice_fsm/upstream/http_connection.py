@@ -100,7 +100,7 @@ class HttpConnection:
 
     def make_ready(self) -> bool:
         """Prepare for another request; false if none can follow: this one is unfinished, or was the last."""
-        if self._answer is None or not self._answer.can_be_followed:
+        if self._answer is None or not self._answer.can_be_followed or self._has_unread():
             return False
         self._answer = None
         self.ready_since_s = trio.current_time()
@@ -113,6 +113,12 @@ class HttpConnection:
     def close(self) -> None:
         """Cut it off, without a word of TLS; twice does no harm."""
         self._socket.close()
+
+    def _has_unread(self) -> bool:
+        """Whether more than the answer has come, and waits within TLS: the socket does not show it."""
+        if not isinstance(self._stream, trio.SSLStream):
+            return False
+        return self._stream._incoming.pending > 0  # noqa: SLF001  # Trio has no public way to ask
 
     async def _send(self, *pieces: bytes) -> None:
         """Send; a peer that takes no more may have answered all the same (RFC 9112, section 9.5)."""
