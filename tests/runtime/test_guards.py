@@ -190,6 +190,30 @@ async def test_a_link_that_found_the_recogniser_well_does_not_stand_in_the_way_l
             assert link is stt.links[-1]
 
 
+async def test_a_voice_that_is_heard_again_is_there_for_all(autojump_clock: MockClock) -> None:
+    """As soon as it is heard, not once the reply is over; what else is heard of that reply tells nothing."""
+    breaker = Breaker(Upstream.TTS)
+    well, ill = GuardedTts(ScriptedTts(), breaker), GuardedTts(ScriptedTts(error=TTS_FAILS), breaker)
+
+    async def fall_ill() -> None:
+        for _ in range(FAILURES):
+            with pytest.raises(ProviderError, match="Broken"):
+                await spoken(ill, "One.")
+
+    await fall_ill()
+    await trio.sleep(PAUSE_S)
+    async with well.speak(Pieces("Two."), TtsOptions()) as speech:
+        assert isinstance(await anext(speech), SpokenText)
+        with pytest.raises(ProviderError, match="recover"):
+            await spoken(well, "Three.")
+        assert isinstance(await anext(speech), SpeechAudio)
+        assert texts(await spoken(well, "Three.")) == ["Three."]
+        await fall_ill()
+        assert isinstance(await anext(speech), SpeechAudio)
+        with pytest.raises(ProviderError, match="recover"):
+            await spoken(well, "Four.")
+
+
 class PcmOnlyTts(ScriptedTts):
     """A voice that knows one format."""
 

@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -60,6 +62,25 @@ async def test_a_success_between_failures_counts(breaker: Breaker) -> None:
     with breaker.call():
         breaker.healthy()
         assert await fail(breaker) == "It failed."
+
+
+async def test_a_probe_that_has_told_is_none_any_more(autojump_clock: MockClock, breaker: Breaker) -> None:
+    """However long it lasts: should the upstream fall ill again meanwhile, one other call finds out."""
+    for _ in range(3):
+        await fail(breaker)
+    await trio.sleep(10)
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(breaker.call())
+    breaker.healthy()
+    for _ in range(3):
+        assert await fail(breaker) == "It failed."
+    await trio.sleep(10)
+    second.enter_context(breaker.call())
+    refusal = ProviderError(Upstream.CHAT, ProviderFault.REJECTED, "Refused.")
+    assert not first.__exit__(ProviderError, refusal, None)
+    assert await fail(breaker) != "It failed.", "a third call, while the second finds out"
+    second.close()
+    assert await fail(breaker) == "It failed."
 
 
 @pytest.mark.parametrize("fault", [ProviderFault.REJECTED, ProviderFault.AUTH_FAILED])

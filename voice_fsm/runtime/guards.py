@@ -97,7 +97,29 @@ class GuardedTts:
         """See `TtsProvider`."""
         with self._breaker.call():
             async with self._provider.speak(pieces, options) as speech:
-                yield speech
+                yield _Recovering(speech, self._breaker) if self._breaker.is_open else speech
+
+
+class _Recovering:
+    """What an upstream says that has been ill: its first audio tells all others that it is well.
+
+    A reply lasts as long as it is listened to, and until then they would be turned away.
+    """
+
+    def __init__(self, speech: AsyncIterator[Speech], breaker: Breaker) -> None:
+        self._speech = speech
+        self._breaker = breaker
+        self._is_audible = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Speech:
+        item = await anext(self._speech)
+        if isinstance(item, SpeechAudio) and not self._is_audible:
+            self._is_audible = True
+            self._breaker.healthy()
+        return item
 
 
 class FallbackStt:

@@ -50,7 +50,8 @@ class Breaker:
         self._failures = 0
         self._last_fault = ProviderFault.OVERLOADED
         self._closed_until_s = float("-inf")
-        self._probing = False
+        self._probe: object | None = None
+        """Stands for the call under way that finds out whether the upstream is back."""
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -68,34 +69,35 @@ class Breaker:
         else:
             self.healthy()
         finally:
-            if probe:
-                self._probing = False
+            if probe is not None and probe is self._probe:
+                self._probe = None
 
     def healthy(self) -> None:
         """The upstream has answered as it should; a call that lasts may say so before it ends."""
         if self.is_open:
             log.info("upstream_recovered", upstream=self._upstream)
         self._failures = 0
+        self._probe = None
 
     @property
     def is_open(self) -> bool:
         """Whether the upstream is left alone, or but tried by one call at a time."""
         return self._failures >= self._max_failures
 
-    def _admit(self) -> bool:
-        """Let a call through, or not; true if it is the one that finds out whether the upstream is back."""
+    def _admit(self) -> object | None:
+        """Let a call through, or not; gives what stands for the one that finds out for all."""
         if not self.is_open:
-            return False
+            return None
         wait_s = self._closed_until_s - trio.current_time()
-        if wait_s > 0 or self._probing:
+        if wait_s > 0 or self._probe is not None:
             raise ProviderError(
                 self._upstream,
                 self._last_fault,
                 "This service has failed repeatedly and is given a moment to recover.",
                 retry_after_s=max(wait_s, 0.0),
             )
-        self._probing = True
-        return True
+        self._probe = object()
+        return self._probe
 
     def _failed(self, error: ProviderError) -> None:
         self._tell(error)
