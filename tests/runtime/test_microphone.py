@@ -1,9 +1,13 @@
+import math
+
 import numpy as np
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from voice_fsm.fsm.options import PCM_16K
 from voice_fsm.runtime.microphone import COMMIT_TAIL_MS, KEEP_S, WORDLESS_S, Heard, LeadMeter, Microphone
+from voice_fsm.stt.local import MAX_BACKLOG_S
+from voice_fsm.stt.local_link import MAX_STEP_S
 
 SECOND = PCM_16K.bytes_per_second
 
@@ -175,6 +179,15 @@ async def test_silence_is_kept_for_a_shorter_time() -> None:
     microphone = Microphone(PCM_16K)
     await hear(microphone, range(20))
     assert await heard_again(microphone) == list(range(20 - int(WORDLESS_S), 20))
+
+
+async def test_words_that_a_slow_recogniser_has_yet_to_find_are_no_silence() -> None:
+    """Ours takes audio while it is behind; if it then gives up, the next link is given all of that."""
+    microphone = Microphone(PCM_16K)
+    await hear(microphone, range(10))
+    until = 10 + math.ceil(MAX_BACKLOG_S + MAX_STEP_S)
+    await hear(microphone, range(10, until))
+    assert set(await heard_again(microphone)) >= set(range(10, until))
 
 
 async def test_nothing_is_forgotten_from_the_first_word_on() -> None:

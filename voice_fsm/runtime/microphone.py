@@ -20,10 +20,11 @@ log = structlog.get_logger()
 
 KEEP_S: Final = 30.0
 """Audio kept for a recogniser that is away, in seconds."""
-WORDLESS_S: Final = 2.5
+WORDLESS_S: Final = 5.0
 """The same while the recogniser keeps up and has heard no words in it: silence need not be heard again.
 
-More than twice what a realtime recogniser takes for its first words; a silent user costs no more than this.
+A realtime recogniser takes up to a second for its first words, and ours may be 4 s behind before it takes no
+more; a silent user costs no more than this.
 """
 COMMIT_TAIL_MS: Final = 300
 """Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
