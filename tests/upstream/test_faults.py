@@ -199,6 +199,7 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], expected_s: float
 
 @given(st.text(st.characters(codec="ascii")))
 @example("Mon, 01 Jan 99999 00:00:00 GMT")
+@example(f"Mon, 01 Jan {2**64} 00:00:00 GMT")
 @example("1 Jan 0 0 GMT")
 def test_no_retry_after_is_an_error(value: str) -> None:
     """Whatever stands in the header, the answer is a pause or none."""

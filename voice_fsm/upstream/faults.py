@@ -247,7 +247,7 @@ def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
         return in_s
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
 
