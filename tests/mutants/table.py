@@ -68,7 +68,7 @@ MUTANTS: Final = (
     Mutant(
         "actions",
         "interrupt_turn",
-        'self._end_turn("interrupted", turn.cut_short(facts.now_s))',
+        'self._end_turn("interrupted", exchange)',
         "self._end_audio()",
         "a turn that was interrupted ends",
         "test_the_order_of_an_interruption",
@@ -76,7 +76,7 @@ MUTANTS: Final = (
     Mutant(
         "actions",
         "interrupt_turn",
-        "self.model.emit(CancelTurn(turn.turn_id))",
+        "facts.emit(CancelTurn(turn.turn_id))",
         "pass",
         "what is interrupted is stopped",
         "test_the_order_of_an_interruption",
