@@ -18,6 +18,7 @@ from voice_fsm.runtime.services import (
     open_recogniser,
     open_services,
     open_speech_service,
+    recogniser_lag_s,
     voice_identity,
 )
 from voice_fsm.speech.service import SpeechRequest
@@ -97,6 +98,18 @@ SERVICES: Final[dict[str, tuple[Any, Any, dict[str, str], str]]] = {
         "CARTESIA_BASE_URL",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("stt", "fallback", "lag_s"),
+    [("elevenlabs", None, 2.5), ("local", None, 5.0), ("elevenlabs", "local", 5.0)],
+)
+def test_audio_is_kept_as_long_as_the_slowest_recogniser_may_be_behind(
+    stt: str, fallback: str | None, lag_s: float
+) -> None:
+    """Ours takes audio ahead of its work, and may step in for the other."""
+    chosen = {"STT_PROVIDER": stt, **({"STT_FALLBACK": fallback} if fallback else {})}
+    assert recogniser_lag_s(load_settings({**chosen, **KEYS})) == lag_s
 
 
 async def speak_once(settings: Settings) -> bytes:

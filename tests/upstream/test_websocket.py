@@ -211,6 +211,15 @@ async def test_the_sockets_options_suit_speech() -> None:
         assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
 
 
+async def test_the_kernel_takes_no_more_than_asked_for() -> None:
+    """What it has taken counts as sent, whether or not anybody is there."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listeners[0].socket.getsockname()
+    async with listeners[0], await dial_tcp(*address, send_buffer_bytes=16_384) as stream:
+        # Linux doubles it, for what it needs itself.
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 32_768
+
+
 # --- failures to open -------------------------------------------------------------------------------
 
 

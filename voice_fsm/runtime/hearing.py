@@ -38,6 +38,7 @@ class Hearing:
         connect_s: float,
         give_up_s: float,
         step: Callable[[AnyEvent], None],
+        lag_s: float,
         metrics: Metrics,
         companding: Companding,
     ) -> None:
@@ -45,6 +46,7 @@ class Hearing:
         self._connect_s = connect_s
         self._give_up_s = give_up_s
         self._step = step
+        self._lag_s = lag_s
         self._metrics = metrics
         self._companding = companding
         self._options: SttOptions | None = None
@@ -62,7 +64,9 @@ class Hearing:
             return False
         self._options = options
         self.microphone = Microphone(
-            options.audio_format, tell_lost=partial(self._metrics.dropped, "recogniser_away")
+            options.audio_format,
+            wordless_s=self._lag_s,
+            tell_lost=partial(self._metrics.dropped, "recogniser_away"),
         )
         self._companding.add(self.microphone)
         self._scope.cancel()

@@ -23,8 +23,7 @@ KEEP_S: Final = 30.0
 WORDLESS_S: Final = 5.0
 """The same while the recogniser keeps up and has heard no words in it: silence need not be heard again.
 
-A realtime recogniser takes up to a second for its first words, and ours may be 4 s behind before it takes no
-more; a silent user costs no more than this.
+For one of which nothing is known of how far it may be behind.
 """
 COMMIT_TAIL_MS: Final = 300
 """Audio before a commit by the recogniser that may belong to the next utterance: its answer takes time."""
@@ -45,13 +44,17 @@ class Microphone:
     """A buffer between the client's reader and the link's sender; one task at a time may `take`."""
 
     def __init__(
-        self, audio_format: AudioFormat, *, tell_lost: Callable[[float], None] = lambda _: None
+        self,
+        audio_format: AudioFormat,
+        *,
+        wordless_s: float = WORDLESS_S,
+        tell_lost: Callable[[float], None] = lambda _: None,
     ) -> None:
         """``tell_lost`` is told how much audio had to be dropped, in seconds, each time."""
         self._format = audio_format
         self._tell_lost = tell_lost
         self._max_bytes = audio_format.size_bytes(KEEP_S * 1000)
-        self._wordless_bytes = audio_format.size_bytes(WORDLESS_S * 1000)
+        self._wordless_bytes = audio_format.size_bytes(wordless_s * 1000)
         self._has_words = False
         """Whether words of what is kept are known, or asked for by a commit."""
         self._unsent: deque[bytes | Commit] = deque()

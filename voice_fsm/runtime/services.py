@@ -62,6 +62,8 @@ from voice_fsm.vad.hysteresis import VadRules
 _MB: Final = 1_000_000
 
 SttName = Literal["local", "elevenlabs"]
+_LAG_S: Final[dict[SttName, float]] = {"elevenlabs": 2.5, "local": 5.0}
+"""The service has its first words within a second, but for the network; ours may be 4 s behind under load."""
 TtsName = Literal["local", "elevenlabs", "openai", "deepgram", "cartesia"]
 
 
@@ -88,6 +90,7 @@ async def open_services(settings: config.Settings, draining: trio.Event) -> Asyn
             limits=limits(settings),
             stt_connect_s=settings.deadlines.stt_connect_s,
             stt_give_up_s=settings.deadlines.stt_give_up_s,
+            stt_lag_s=recogniser_lag_s(settings),
             max_audio_lead_s=settings.limits.max_audio_lead_s,
             vad_rules=VadRules(
                 threshold=settings.vad.threshold,
@@ -266,6 +269,12 @@ async def open_recogniser(
             second_stt = await _open_stt(chosen.stt_fallback, settings, stack)
             stt = FallbackStt(stt, second_stt, patience_s=settings.deadlines.stt_connect_s / 2)
         yield stt
+
+
+def recogniser_lag_s(settings: config.Settings) -> float:
+    """How far the slowest recogniser of the settings may be behind with its first words while it keeps up."""
+    chosen = settings.providers
+    return max(_LAG_S[name] for name in (chosen.stt, chosen.stt_fallback) if name is not None)
 
 
 def make_transcribe(settings: config.Settings, stt: SttProvider, client: httpx.AsyncClient) -> Transcribe:

@@ -49,7 +49,7 @@ from voice_fsm.fsm.options import SessionOptions, SttOptions
 from voice_fsm.metrics import Metrics
 from voice_fsm.runtime.companding import Companding
 from voice_fsm.runtime.hearing import Hearing
-from voice_fsm.runtime.microphone import LeadMeter
+from voice_fsm.runtime.microphone import WORDLESS_S, LeadMeter
 from voice_fsm.runtime.outgoing import Answer, AudioChunk, Item, Outgoing, SlowClient
 from voice_fsm.runtime.recorder import Recorder, open_session
 from voice_fsm.runtime.sound_recorder import SoundRecorder, SoundTape
@@ -78,6 +78,8 @@ class Services:
     limits: Limits = Limits()
     stt_connect_s: float = 10.0
     stt_give_up_s: float = 30.0
+    stt_lag_s: float = WORDLESS_S
+    """How far a recogniser that keeps up may be behind with its first words."""
     max_audio_lead_s: float = 10.0
     vad_rules: VadRules = VadRules()
     vad_judges: ThoroughJudges = attrs.field(factory=ThoroughJudges)
@@ -125,6 +127,7 @@ class VoiceSession:
             services.stt,
             connect_s=services.stt_connect_s,
             give_up_s=services.stt_give_up_s,
+            lag_s=services.stt_lag_s,
             step=self._take_transcript,
             metrics=services.metrics,
             companding=services.companding,

@@ -59,6 +59,8 @@ _MAX_KEYTERMS: Final = 50
 _MAX_KEYTERM_CHARS: Final = 20
 _MAX_CONTEXT_CHARS: Final = 50
 
+_SEND_BUFFER_BYTES: Final = 32 * 1024
+"""To a service that vanished the kernel takes a second or so of audio, not a minute; it counts as heard."""
 _KEEP_ALIVE_S: Final = 5.0
 """After so long without audio silence is sent: the service leaves after some 15 s."""
 _KEEP_ALIVE_MS: Final = 20
@@ -108,11 +110,11 @@ class ElevenLabsStt:
     name = "elevenlabs"
 
     def __init__(
-        self, config: ElevenLabsSttConfig, *, tls: ssl.SSLContext | None = None, dial: Dial = dial_tcp
+        self, config: ElevenLabsSttConfig, *, tls: ssl.SSLContext | None = None, dial: Dial | None = None
     ) -> None:
         self._config = config
         self._tls = tls
-        self._dial = dial
+        self._dial = dial or partial(dial_tcp, send_buffer_bytes=_SEND_BUFFER_BYTES)
 
     @asynccontextmanager
     async def connect(self, options: SttOptions) -> AsyncIterator[SttLink]:

@@ -97,8 +97,10 @@ def default_tls_context() -> ssl.SSLContext:
     return context
 
 
-async def dial_tcp(host: str, port: int) -> EagerStream:
+async def dial_tcp(host: str, port: int, *, send_buffer_bytes: int | None = None) -> EagerStream:
     """Open a TCP stream (Trio sets TCP_NODELAY) which notices within a quarter minute that the host is gone.
+
+    ``send_buffer_bytes`` is how much the kernel may take that the host has not; ``None``: as it thinks fit.
 
     Raises:
         OSError: no address of this host answers.
@@ -107,6 +109,8 @@ async def dial_tcp(host: str, port: int) -> EagerStream:
         stream = await trio.open_tcp_stream(host, port)
     except UnicodeError as error:  # such as an empty label, or one too long
         raise OSError("no host can have this name") from error
+    if send_buffer_bytes is not None:
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, send_buffer_bytes)
     if hasattr(trio.socket, "TCP_USER_TIMEOUT"):  # pragma: no branch  # Linux only
         patience_ms = int(_UNACKNOWLEDGED_S * 1000)
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_USER_TIMEOUT, patience_ms)
