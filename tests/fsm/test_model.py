@@ -358,7 +358,7 @@ class AgainstTheModel(RuleBasedStateMachine):
 
     @rule(text=TEXTS)
     def committed(self, text: str) -> None:
-        event = ev.Committed(at_s=self.stamp(), text=text)  # first, since time itself may begin a turn
+        event = ev.Committed(at_s=self.stamp(), text=text)
         before, running, waits, is_firm = self.phase, self.open_turn, self.asked, self.is_firm
         configured, is_blank = before not in DUMB, not text.strip()
         self.unheard = max(self.unheard - configured, 0)

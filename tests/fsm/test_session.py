@@ -982,6 +982,28 @@ def test_a_request_does_not_wait_for_ever(respond: str) -> None:
     assert started(session.receive(ev.Tick(at_s=1 + WORDS_WITHIN_S))).cause == "asked"
 
 
+def test_words_held_when_replies_come_to_be_made_on_request_are_kept() -> None:
+    """There was patience for more; what comes is no request."""
+    session, _ = configured_with(patience_ms=2000)
+    session.receive(ev.Committed(at_s=1, text="So and ..."))
+    assert session.state == "holding"
+    session.receive(ev.Update(at_s=2, options=SessionOptions(turn=TurnOptions(respond="asked"))))
+    assert names(session.receive(ev.Committed(at_s=2, text="yes"))) == [UtteranceCommitted]
+    assert session.state == "listening"
+    assert started(session.receive(ev.Respond(at_s=4))).text == "So and ... yes"
+
+
+def test_a_request_waits_for_words_that_are_being_guessed() -> None:
+    """The partial stood long enough for a guess, and its utterance is still being transcribed."""
+    session, _ = configured_with(speculative_ms=200)
+    for event in (ev.Partial(at_s=1, text="Who are you"), ev.CommitAsked(at_s=1), ev.Tick(at_s=2)):
+        session.receive(event)
+    assert session.state == "speculating"
+    session.receive(ev.Respond(at_s=2))
+    assert session.state == "holding"
+    assert started(session.receive(ev.Committed(at_s=3, text="Who are you?"))).text == "Who are you?"
+
+
 def test_a_request_can_be_withdrawn() -> None:
     """Before its turn has begun: nothing begins, and what was said still waits."""
     session, _ = asked(ev.CommitAsked(at_s=1), ev.Respond(at_s=1), ev.Interrupt(at_s=2))

@@ -74,8 +74,9 @@ class SessionChart(Actions, StateMachine):
     kept = (
         listening.to(listening, internal=True, on="keep_utterance")
         | speculating.to(listening, on=["drop_guess", "keep_utterance"])
-        | holding.to(holding, cond="has_unheard", internal=True, on="keep_utterance")
-        | holding.to(thinking, on="start_turn")
+        | holding.to(holding, cond=["is_asked", "has_unheard"], internal=True, on="keep_utterance")
+        | holding.to(thinking, cond="is_asked", on="start_turn")
+        | holding.to(listening, on="keep_utterance")
         | thinking.to(thinking, internal=True, on="keep_utterance")
         | speaking.to(listening, cond="may_interrupt", on=["interrupt_turn", "keep_utterance"])
         | speaking.to(speaking, internal=True, on="keep_utterance")
@@ -85,6 +86,7 @@ class SessionChart(Actions, StateMachine):
     respond = (
         listening.to(holding, cond="has_unheard", on="await_words")
         | listening.to(thinking, on="answer_asked")
+        | speculating.to(holding, cond="has_unheard", on=["drop_guess", "await_words"])
         | speculating.to(thinking, on=["drop_guess", "answer_asked"])
         | holding.to(holding, cond="has_unheard", internal=True, on="await_words")
         | holding.to(thinking, on="answer_asked")
