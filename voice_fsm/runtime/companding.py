@@ -1,36 +1,39 @@
-"""The microphones of all sessions, whose kept audio is made smaller now and then, one after the other.
+"""The kept audio of all sessions is made smaller now and then, one session's after the other's.
 
 Not by each session for itself: after 3 ms in which other things were done, NumPy takes 118 us to make 300 ms
 of audio mu-law, its code and the table being in no cache any more, and in a loop 5.
 """
 
 from typing import Final
-from weakref import WeakSet
 
 import trio
 
-from voice_fsm.runtime.microphone import Microphone
+from voice_fsm.runtime.unanswered import Unanswered
 
 EVERY_S: Final = 0.5
 AT_ONCE: Final = 20
-"""Microphones between two checkpoints: a fraction of a millisecond's work."""
+"""Sessions between two checkpoints: a fraction of a millisecond's work."""
 
 
 class Companding:
-    """Goes through all microphones that are there, twice a second."""
+    """Half a second after audio was kept, makes mu-law of it and of what else came meanwhile."""
 
     def __init__(self) -> None:
-        self._microphones: WeakSet[Microphone] = WeakSet()
+        self._due: list[Unanswered] = []
+        self._is_due = trio.Event()
 
-    def add(self, microphone: Microphone) -> None:
-        """Go to this one too, for as long as anybody holds it."""
-        self._microphones.add(microphone)
+    def add(self, kept: Unanswered) -> None:
+        """Make this smaller the next time, once."""
+        self._due.append(kept)
+        self._is_due.set()
 
     async def run(self) -> None:
         """Never returns."""
         while True:
+            await self._is_due.wait()
             await trio.sleep(EVERY_S)
-            for number, microphone in enumerate(list(self._microphones), 1):
-                microphone.compand()
+            due, self._due, self._is_due = self._due, [], trio.Event()
+            for number, kept in enumerate(due, 1):
+                kept.compand()
                 if number % AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()

@@ -67,8 +67,8 @@ class Hearing:
             options.audio_format,
             wordless_s=self._lag_s,
             tell_lost=partial(self._metrics.dropped, "recogniser_away"),
+            tell_kept=self._companding.add,
         )
-        self._companding.add(self.microphone)
         self._scope.cancel()
         self._wanted.set()
         return True

@@ -49,8 +49,12 @@ class Microphone:
         *,
         wordless_s: float = WORDLESS_S,
         tell_lost: Callable[[float], None] = lambda _: None,
+        tell_kept: Callable[[Unanswered], None] | None = None,
     ) -> None:
-        """``tell_lost`` is told how much audio had to be dropped, in seconds, each time."""
+        """``tell_lost`` is told how much audio had to be dropped, in seconds, each time.
+
+        ``tell_kept`` is told when PCM is kept that may be made mu-law.
+        """
         self._format = audio_format
         self._tell_lost = tell_lost
         self._max_bytes = audio_format.size_bytes(KEEP_S * 1000)
@@ -59,7 +63,7 @@ class Microphone:
         """Whether words of what is kept are known, or asked for by a commit."""
         self._unsent: deque[bytes | Commit] = deque()
         self._unsent_bytes = 0
-        self._unanswered = Unanswered()
+        self._unanswered = Unanswered(tell_kept if audio_format.codec == "pcm" else None)
         self._put_bytes = 0
         self.link_began_s = 0.0
         """Where in the session's audio the newest link began to listen, in seconds."""
@@ -82,7 +86,7 @@ class Microphone:
             return
         size_bytes = len(audio)
         self._put_bytes += size_bytes
-        kept_bytes = self._unsent_bytes + self._unanswered.size_bytes + size_bytes
+        kept_bytes = self._kept_bytes + size_bytes
         if kept_bytes > self._wordless_bytes and not (self._has_words or self._unsent):
             # Not for more than this: a recogniser that was away has not yet had time for words.
             self._unanswered.forget(min(size_bytes, kept_bytes - self._wordless_bytes))
@@ -136,11 +140,6 @@ class Microphone:
             tail_bytes = self._format.size_bytes(COMMIT_TAIL_MS)
             self._unanswered.forget(self._unanswered.size_bytes - tail_bytes)
         self._has_words = self._unanswered.has_commit
-
-    def compand(self) -> None:
-        """Keep what was sent in less memory; what was not stays as it came."""
-        if self._format.codec == "pcm":
-            self._unanswered.compand()
 
     def rewind(self) -> None:
         """A new link listens: give it again what the old one had not committed."""

@@ -5,6 +5,7 @@ mu-law, in half the memory: telephone quality will do for that.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -32,7 +33,10 @@ class _Companded:
 class Unanswered:
     """Audio and commits, in the order in which they were sent; the oldest is forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell_exact: Callable[["Unanswered"], None] | None = None) -> None:
+        """``tell_exact`` is told when there is audio again that `compand` may make smaller."""
+        self._tell_exact = tell_exact
+        self._was_told = False
         self._items: deque[bytes | _Companded | Commit] = deque()
         self.size_bytes = 0
         """Of all audio, as it came."""
@@ -45,11 +49,16 @@ class Unanswered:
     def append(self, item: bytes | Commit) -> None:
         """Add what was sent last."""
         self._items.append(item)
-        if not isinstance(item, Commit):
-            self.size_bytes += len(item)
+        if isinstance(item, Commit):
+            return
+        self.size_bytes += len(item)
+        if self._tell_exact is not None and not self._was_told:
+            self._was_told = True
+            self._tell_exact(self)
 
     def compand(self) -> None:
         """Make mu-law of the PCM after the newest commit, if it is not mu-law yet and worth it."""
+        self._was_told = False
         exact: list[bytes] = []
         while self._items and isinstance(item := self._items[-1], bytes):
             exact.append(item)
