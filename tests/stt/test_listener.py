@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, Transcript
 from voice_fsm.stt.listener import (
+    LEAD_S,
     LONGEST_PART_S,
     LONGEST_UTTERANCE_S,
     RECOGNITION_SHARE,
+    TRAIL_S,
     Listener,
     ListeningRules,
     estimate_words,
@@ -128,6 +130,15 @@ def test_the_threshold_is_the_sessions() -> None:
     quiet = sound((1, 1.0), (0, 1.0))
     assert commits(listen(quiet, ListeningRules(threshold=0.5))[1]) == ["one"]
     assert commits(listen(quiet, ListeningRules(threshold=0.7))[1]) == []
+
+
+@pytest.mark.parametrize("step", [HOP, 3200, 5280, SAMPLE_RATE_HZ])
+def test_what_is_committed_does_not_depend_on_the_size_of_steps(step: int) -> None:
+    """The recogniser gets the same sound, whether a busy machine comes to it early or late."""
+    engine = LevelEngine()
+    _, heard = listen(sound((0, 0.96), (1, 0.96), (0, 0.96)), engine=engine, step=step)
+    assert commits(heard) == ["one"]
+    assert engine.transcribed_s[-1] == pytest.approx(LEAD_S + 0.96 + TRAIL_S, abs=HOP_S / 2)
 
 
 @pytest.mark.parametrize("text", ["", "♪♪♪♪", " ... "])

@@ -8,7 +8,7 @@ import re
 import time
 import wave
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +28,7 @@ TONE_HZ: Final = 1000
 TONE_S: Final = 2.0
 SILENT_RMS: Final = 0.001
 AUDIBLE_RMS: Final = 0.05
+SPEECH_WAV_HZ: Final = 48000
 MACHINE: Final = describe_machine(SessionChart)
 
 
@@ -181,7 +182,10 @@ def test_unreachable_server_is_told(console: Console) -> None:
 
 @pytest.mark.parametrize("mode", ["binary", "json"])
 def test_microphone_arrives_as_16_khz_pcm(server: FakeVoiceServer, console: Console, mode: str) -> None:
-    """The speech arrives whole and at its own pace: each second of it is found where it belongs."""
+    """The speech arrives whole and at its own pace: each second of it is found where it belongs.
+
+    To 20 ms, a fifth of a frame: on a busy machine the browser's device may fall silent for its buffer of 10.
+    """
     console.connect({"Audio from the microphone": mode})
     console.press("Start microphone")
     eventually(lambda: len(server.microphone) >= 2 * 16000 * 4)
@@ -197,16 +201,58 @@ def test_microphone_arrives_as_16_khz_pcm(server: FakeVoiceServer, console: Cons
         lags_s.append(at / 16000 - start_s)
         likenesses.append(likeness)
     assert min(likenesses) > 0.3, likenesses  # the browser's noise suppression takes its share
-    assert max(lags_s) - min(lags_s) < 0.003, lags_s
+    assert max(lags_s) - min(lags_s) < 0.02, lags_s
     assert np.sqrt(np.mean(heard**2)) > 300
+
+
+RECORD_S: Final = 4
+RECORD: Final = """async (samples) => {
+    const { Microphone } = await import("/test/capture.js");
+    const context = new OfflineAudioContext(1, samples.length, 48000);
+    const buffer = context.createBuffer(1, samples.length, 48000);
+    buffer.copyToChannel(Float32Array.from(samples), 0);
+    const source = new AudioBufferSourceNode(context, { buffer });
+    context.createMediaStreamSource = () => source;
+    navigator.mediaDevices.getUserMedia = async () => new MediaStream();
+    await Microphone.prepare(context);
+    const microphone = new Microphone(context);
+    const frames = [];
+    let level = 0;
+    microphone.addEventListener("frame", ({ detail }) => frames.push([...detail]));
+    microphone.addEventListener("level", () => (level += 1));
+    await microphone.start();
+    source.start();
+    await context.startRendering();
+    while (level < samples.length / 960) await new Promise((wake) => setTimeout(wake, 10));
+    microphone.stop();
+    return frames;
+}"""
+
+
+def test_every_sample_of_the_microphone_is_in_a_frame(console: Console) -> None:
+    """With a device that waits for the page: the recording at 16 kHz, in frames of 100 ms."""
+    frames = console.page.evaluate(
+        RECORD,
+        [float(sample) / 32768 for sample in np.frombuffer(recorded_pcm(RECORD_S), "<i2")],
+    )
+    assert [len(frame) for frame in frames] == [3200] * (RECORD_S * 10)
+    heard = np.frombuffer(bytes(chain.from_iterable(frames)), "<i2").astype(float)
+    assert np.corrcoef(heard, recording()[: len(heard)])[0, 1] > 0.999
 
 
 def recording() -> Samples:
     """What the microphone plays, at 16 kHz."""
+    return np.frombuffer(Resampler(SPEECH_WAV_HZ, 16000).feed(recorded_pcm(10), last=True), "<i2").astype(
+        float
+    )
+
+
+def recorded_pcm(duration_s: int) -> bytes:
+    """The beginning of what the microphone plays, as it is."""
     with wave.open(str(SPEECH_WAV)) as file:
-        pcm = file.readframes(10 * file.getframerate())
-        rate_hz = file.getframerate()
-    return np.frombuffer(Resampler(rate_hz, 16000).feed(pcm, last=True), "<i2").astype(float)
+        assert file.getframerate() == SPEECH_WAV_HZ
+        pcm: bytes = file.readframes(duration_s * SPEECH_WAV_HZ)
+    return pcm
 
 
 def find(part: Samples, whole: Samples) -> tuple[int, float]:

@@ -27,8 +27,9 @@ FIRST_PARTIAL_S: Final = 0.3
 PARTIAL_EVERY_S: Final = 0.3
 RECOGNITION_SHARE: Final = 0.25
 """How much of the time spoken may be spent on partials."""
-TRAIL_S: Final = 0.1
-"""Silence after the last speech with which a text is taken to be settled."""
+TRAIL_S: Final = 7 * HOP_S
+"""Silence after the last speech that the recogniser gets too; with it a text is settled. More is cut off: how
+much there is depends on how busy the machine is, and some words are read otherwise with another silence."""
 LONGEST_PAUSE_S: Final = 1.0
 """A longer pause ends a part, so that silence is neither kept nor transcribed."""
 LONGEST_PART_S: Final = 12.0
@@ -78,6 +79,12 @@ class _Part:
     settled: bool = False
     """Whether ``text`` covers all of the speech."""
     transcribed_hops: int = 0
+
+    @property
+    def sound(self) -> Samples:
+        """What there is to transcribe."""
+        end = self.voiced[-1] + 1 - self.start_hop + round(TRAIL_S / HOP_S)
+        return np.concatenate(self.hops[:end])
 
     def add(self, hop: Samples, hop_index: int, *, voiced: bool) -> None:
         self.hops.append(hop)
@@ -215,7 +222,7 @@ class Listener:
 
     def _transcribe(self, part: _Part) -> None:
         before_s = self._clock_s()
-        text = self._engine.transcribe(np.concatenate(part.hops))
+        text = self._engine.transcribe(part.sound)
         cost_s = self._clock_s() - before_s
         self._partial_every_s = max(PARTIAL_EVERY_S, cost_s / RECOGNITION_SHARE)
         part.text = text if any(map(str.isalnum, text)) else ""  # music is transcribed as notes
