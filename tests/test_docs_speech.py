@@ -19,7 +19,7 @@ from voice_fsm.stt.media import decode_recording
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "speech-api.md"
 KEY: Final = "a-key-of-this-test"
-SENTENCE: Final = "My sister bought a red bicycle."
+SENTENCE: Final = "It is going to rain tomorrow morning."
 
 REACT: Final = """
     const states = [];
