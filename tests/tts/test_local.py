@@ -27,6 +27,7 @@ from voice_fsm.tts.base import Speech, SpeechAudio, SpokenText, TtsProvider, Voi
 from voice_fsm.tts.engine import EngineError
 from voice_fsm.tts.espeak import Espeak, parts
 from voice_fsm.tts.local import LocalTts, cut, open_local_tts, speakable
+from voice_fsm.vad.engines import ThoroughJudges
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
@@ -228,7 +229,7 @@ def listen(speech: Iterable[Speech], output_format: str) -> str:
     rate_hz = AudioFormat.parse(output_format).sample_rate_hz
     sound = soxr.resample(samples(pcm) / 32768, rate_hz, 16000).astype(np.float32)
     recogniser = Moonshine.load()
-    listener = Listener(recogniser, ListeningRules(commit_on_silence=False))
+    listener = Listener(recogniser, ThoroughJudges().lend(), ListeningRules(commit_on_silence=False))
     listener.hear(np.concatenate((np.zeros(4800, np.float32), sound)))
     text = listener.commit().text
     recogniser.close()

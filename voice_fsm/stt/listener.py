@@ -1,6 +1,6 @@
 """Where utterances begin and end, and what they say: the listening of one link, apart from threads and time.
 
-    sound ── hops judged by the detector ──▶ parts (speech up to a pause) ──▶ utterance ──▶ commit
+    sound ── hops, each judged ──▶ parts (speech up to a pause) ──▶ utterance ──▶ commit
 
 The recogniser starts from scratch each time, so a part is transcribed again as it grows, ever less often the
 longer that takes; once its speaker pauses the text is settled, and committing it costs nothing more.
@@ -14,11 +14,13 @@ from typing import Final, Protocol
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from voice_fsm.fsm.events import Word
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, Transcript
-from voice_fsm.stt.moonshine import CONTEXT_HOPS, HOP, HOP_S, Samples
+from voice_fsm.stt.moonshine import Samples
+from voice_fsm.vad.engines import HOP, RATE_HZ, ThoroughJudge
+
+HOP_S: Final = HOP / RATE_HZ
 
 LEAD_S: Final = 0.3
 """Sound from before the first speech that the recogniser gets too: soft onsets lie in it."""
@@ -37,14 +39,11 @@ LONGEST_PART_S: Final = 12.0
 LONGEST_UTTERANCE_S: Final = 60.0
 """After this, what a speaker (or a television) has said is committed at the end of a part, pause or not."""
 SILENT_PEAK: Final = 0.001
-"""A muted microphone; the detector need not be asked."""
+"""Of a hop; a muted microphone's need not be judged."""
 
 
 class SpeechEngine(Protocol):
     """What the listener asks of an engine; see `voice_fsm.stt.moonshine.Moonshine`."""
-
-    def find_speech(self, samples: Samples, threshold: float) -> npt.NDArray[np.bool_]:
-        """Which hops of ``samples`` hold speech."""
 
     def transcribe(self, samples: Samples) -> str:
         """What ``samples`` say."""
@@ -97,14 +96,20 @@ class Listener:
     """Turns the sound of one link into transcripts. Blocking; used by one thread at a time."""
 
     def __init__(
-        self, engine: SpeechEngine, rules: ListeningRules, *, clock_s: Callable[[], float] = time.perf_counter
+        self,
+        engine: SpeechEngine,
+        judge: ThoroughJudge,
+        rules: ListeningRules,
+        *,
+        clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """``judge`` is for this sound alone: it remembers."""
         self._engine = engine
+        self._judge = judge
         self._rules = rules
         self._clock_s = clock_s
         self._min_speech = max(1, round(rules.min_speech_s / HOP_S))
         self._unfinished = np.zeros(0, np.float32)
-        self._context = np.zeros(CONTEXT_HOPS * HOP, np.float32)
         self._lead: deque[Samples] = deque(maxlen=round(LEAD_S / HOP_S) + self._min_speech)
         self._hop_count = 0
         self._speech_run = 0
@@ -121,8 +126,8 @@ class Listener:
         barge-in, and those at pauses still come.
         """
         transcripts: list[Transcript] = []
-        for hop, voiced in self._judge(samples):
-            self._advance(hop, voiced=voiced)
+        for hop in self._hops(samples):
+            self._advance(hop, voiced=self._is_speech(hop))
             if self._is_over():
                 transcripts.append(self._finish())
         return transcripts + self._update(hurried=hurried)
@@ -134,17 +139,17 @@ class Listener:
         self._speech_run = 0
         return self._finish()
 
-    def _judge(self, samples: Samples) -> Iterator[tuple[Samples, bool]]:
+    def _hops(self, samples: Samples) -> Samples:
         sound = np.concatenate((self._unfinished, samples))
         whole = len(sound) // HOP * HOP
-        sound, self._unfinished = sound[:whole], sound[whole:]
-        in_context = np.concatenate((self._context, sound))
-        self._context = in_context[-CONTEXT_HOPS * HOP :]
-        if np.max(np.abs(sound), initial=0.0) < SILENT_PEAK:
-            voiced = np.zeros(whole // HOP, np.bool_)
-        else:
-            voiced = self._engine.find_speech(in_context, self._rules.threshold)[CONTEXT_HOPS:]
-        return zip(sound.reshape(-1, HOP), map(bool, voiced), strict=True)
+        self._unfinished = sound[whole:]
+        return sound[:whole].reshape(-1, HOP)
+
+    def _is_speech(self, hop: Samples) -> bool:
+        if np.max(np.abs(hop)) < SILENT_PEAK:
+            return False
+        pcm = np.clip(hop * 32768, -32768, 32767).astype("<i2").tobytes()
+        return self._judge.process_chunk(pcm) >= self._rules.threshold
 
     def _advance(self, hop: Samples, *, voiced: bool) -> None:
         self._silence_run = 0 if voiced else self._silence_run + 1

@@ -20,6 +20,7 @@ from voice_fsm.stt.local_link import LocalSttLink
 from voice_fsm.stt.local_options import check_options, listening_rules
 from voice_fsm.stt.moonshine import Moonshine
 from voice_fsm.stt.turnstile import Turnstile
+from voice_fsm.vad.engines import ThoroughJudges
 
 MAX_BACKLOG_S: Final = 3.0
 MAX_WAIT_S: Final = 1.0
@@ -54,6 +55,7 @@ async def open_local_stt(
     try:
         yield LocalStt(
             engine,
+            ThoroughJudges(),
             turnstile,
             max_sessions=max_sessions or default_max_sessions(os.cpu_count() or 1),
             max_backlog_s=max_backlog_s,
@@ -71,9 +73,16 @@ class LocalStt:
     name = "local"
 
     def __init__(
-        self, engine: SpeechEngine, turnstile: Turnstile, *, max_sessions: int, max_backlog_s: float
+        self,
+        engine: SpeechEngine,
+        judges: ThoroughJudges,
+        turnstile: Turnstile,
+        *,
+        max_sessions: int,
+        max_backlog_s: float,
     ) -> None:
         self._engine = engine
+        self._judges = judges
         self._turnstile = turnstile
         self._max_sessions = max_sessions
         self._max_backlog_s = max_backlog_s
@@ -98,8 +107,14 @@ class LocalStt:
                 ProviderFault.OVERLOADED,
                 "Speech recognition on this server has no room for another session. Try again later.",
             )
+        judge = self._judges.lend()
         link = LocalSttLink(
-            self._engine, rules, options.audio_format, self._turnstile, max_backlog_s=self._max_backlog_s
+            self._engine,
+            judge,
+            rules,
+            options.audio_format,
+            self._turnstile,
+            max_backlog_s=self._max_backlog_s,
         )
         self._open_links += 1
         try:
@@ -108,3 +123,4 @@ class LocalStt:
         finally:
             self._open_links -= 1
             link.close()
+            self._judges.take_back(judge)

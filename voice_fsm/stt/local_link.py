@@ -22,9 +22,10 @@ from voice_fsm.stt.base import Transcript
 from voice_fsm.stt.listener import Listener, ListeningRules, SpeechEngine
 from voice_fsm.stt.moonshine import MODEL_NAME, SAMPLE_RATE_HZ, EngineError, Samples
 from voice_fsm.stt.turnstile import Turnstile
+from voice_fsm.vad.engines import ThoroughJudge
 
 STEP_S: Final = 0.2
-"""Audio worth a step. The detector costs about 10 ms of CPU time a second in steps of this size."""
+"""Audio worth a step."""
 MAX_STEP_S: Final = 1.0
 """More goes into further steps: links take turns, and a cancelled step is soon over."""
 
@@ -35,6 +36,7 @@ class LocalSttLink:
     def __init__(
         self,
         engine: SpeechEngine,
+        judge: ThoroughJudge,
         rules: ListeningRules,
         audio_format: AudioFormat,
         turnstile: Turnstile,
@@ -42,7 +44,7 @@ class LocalSttLink:
         max_backlog_s: float,
     ) -> None:
         self._id = uuid.uuid4().hex
-        self._listener = Listener(engine, rules)
+        self._listener = Listener(engine, judge, rules)
         self._rules = rules
         self._audio_format = audio_format
         self._decoder = Decoder(audio_format)
