@@ -26,7 +26,6 @@ from voice_fsm.audio.samples import Resampler, ulaw_encode
 
 SPEECH_HZ: Final = 24000
 """Rate of `Script.speech`."""
-MICROPHONE_BYTES_PER_S: Final = 32000
 
 Json = dict[str, Any]
 
@@ -42,8 +41,8 @@ class Script:
     """Sizes of the audio chunks, over and over; odd ones cut samples in two."""
     pace: float = 0.5
     """Time between two chunks as a part of what the first one sounds for."""
-    pause: tuple[int, float] | None = None
-    """Before the chunk of this index, be silent for so many seconds more."""
+    waits: bool = False
+    """Whether every chunk but the first waits for `FakeVoiceServer.speak_on`."""
     linger_s: float = 0.0
     """Time between `assistant.interrupted` and all that follows it."""
     ignores: Sequence[str] = ()
@@ -52,8 +51,6 @@ class Script:
     """So many chunks of a turn follow its interruption: what a server must never do."""
     file: bytes | None = None
     """The reply's audio in one piece, as `assistant.audio`, in place of chunks."""
-    hears: Sequence[tuple[float, Literal["partial", "committed"], str]] = ()
-    """After so many seconds of microphone, this transcript."""
     resume: str | None = None
     """Token told with `session.closing`."""
 
@@ -83,6 +80,10 @@ class FakeVoiceServer:
     def tell(self, type_: str, **fields: Any) -> None:
         """Say something to the client that came last."""
         self._in_session(lambda session: session.send(type_, **fields))
+
+    def speak_on(self) -> None:
+        """Send the next chunk of a turn that waits."""
+        self._in_session(lambda session: session.speak_on())
 
     def interrupt(self) -> None:
         """Cut the running turn short, as if the user had spoken."""
@@ -161,15 +162,13 @@ class _Session:
         self._turn_ids = itertools.count(1)
         self._turn: _Turn | None = None
         self._state = "unconfigured"
-        self._heard_bytes = 0
-        self._hears = list(server.script.hears)
         self.config: Json = {}
 
     async def run(self) -> None:
         await self.send("session.ready", message="Send session.configure to begin.")
         while (frame := await self._websocket.receive())["type"] != "websocket.disconnect":
             if frame.get("bytes") is not None:
-                await self._hear("binary", frame["bytes"])
+                self._hear("binary", frame["bytes"])
             else:
                 await self._take(json.loads(frame["text"]))
 
@@ -207,7 +206,7 @@ class _Session:
 
     async def _take(self, message: Json) -> None:
         if message["type"] == "audio.append":
-            await self._hear("json", b64decode(message["audio"]))
+            self._hear("json", b64decode(message["audio"]))
             return
         self._server.messages.append(message)
         if message["type"] in self._server.script.ignores:
@@ -230,17 +229,9 @@ class _Session:
         if self._state == "unconfigured":
             await self.move("listening", "configure")
 
-    async def _hear(self, how: Literal["binary", "json"], pcm: bytes) -> None:
+    def _hear(self, how: Literal["binary", "json"], pcm: bytes) -> None:
         self._server.microphone += pcm
         self._server.microphone_frames.append((how, len(pcm)))
-        self._heard_bytes += len(pcm)
-        while self._hears and self._heard_bytes >= self._hears[0][0] * MICROPHONE_BYTES_PER_S:
-            _, kind, text = self._hears.pop(0)
-            if self._state == "speaking":
-                await self.interrupt("speech")
-            await self.send(f"transcript.{kind}", text=text)
-            if kind == "committed":
-                await self._begin_turn(text)
 
     async def _begin_turn(self, prompt: str) -> None:
         if self._turn is not None:
@@ -257,6 +248,10 @@ class _Session:
             await turn.tell_metrics()
             await self.send("assistant.done", turn_id=turn.turn_id, outcome="completed")
             await self.move("listening", "playback_over")
+
+    async def speak_on(self) -> None:
+        assert self._turn is not None, "no turn"
+        self._turn.speak_on()
 
     async def interrupt(self, reason: str) -> None:
         turn, self._turn = self._turn, None
@@ -292,6 +287,7 @@ class _Turn:
         self._chunks = list(_cut(_convert(script.speech, self._format), script.chunk_bytes))
         self._next = 0
         self._audio_is_open = False
+        self._may_send = trio.Semaphore(1)
         self._heard_out = trio.Event()
         self._started_s = trio.current_time()
         self._metrics: Json = {}
@@ -314,6 +310,9 @@ class _Turn:
             if played_ms >= self._duration_ms - 1:
                 self._heard_out.set()
 
+    def speak_on(self) -> None:
+        self._may_send.release()
+
     async def run(self) -> None:
         await trio.sleep(0.05)
         self._mark("first_text_ms")
@@ -328,8 +327,8 @@ class _Turn:
         await self._start_audio()
         self._mark("first_audio_sent_ms")
         while self._next < len(self._chunks):
-            if self._script.pause is not None and self._next + 1 == self._script.pause[0]:
-                await trio.sleep(self._script.pause[1])
+            if self._script.waits:
+                await self._may_send.acquire()
             size_bytes = await self.send_next_chunk()
             await trio.sleep(self._format.duration_ms(size_bytes) / 1000 * self._script.pace)
         await self.end_audio()

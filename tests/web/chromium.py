@@ -7,6 +7,7 @@ another thread or process.
 import json
 import os
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 SPEECH_WAV: Final = Path(moonshine_voice.__file__).parent / "assets" / "two_cities.wav"
 """44 s of a person reading, 48 kHz PCM."""
+
+SILENT_RMS: Final = 0.001
+LEVEL_MS: Final = 5
+"""Length of one level of `Heard`."""
+WAITING_DEVICE_HZ: Final = 48000
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 _POLL_MS: Final = 10
@@ -75,9 +81,15 @@ AudioNode.prototype.connect = function (target, ...rest) {
 function connectTap() {
   for (const [name, source] of Object.entries(sources)) connect.call(source, window.tap[name].node);
 }
-window.startTap = () => {
+const { dispatchEvent } = EventTarget.prototype;
+EventTarget.prototype.dispatchEvent = function (event) {
+  if (window.tap?.isMoment(event)) window.tap.moment.source.offset.value = 1;
+  return dispatchEvent.call(this, event);
+};
+window.startTap = (isMoment) => {
   const { context } = sources.output;
   const always = new ConstantSourceNode(context, { offset: 0 });
+  sources.moment = new ConstantSourceNode(context, { offset: 0 });
   const record = () => {
     const levels = [];
     const node = new AudioWorkletNode(context, "capture");
@@ -90,12 +102,45 @@ window.startTap = () => {
     connect.call(connect.call(always, node), context.destination);
     return { node, levels };
   };
-  window.tap = { microphone: record(), output: record() };
+  window.tap = { isMoment, microphone: record(), output: record(), moment: record() };
+  window.tap.moment.source = sources.moment;
   always.start();
+  sources.moment.start();
   connectTap();
 };
 """
-"""Two more of the page's recorders (blocks of 20 ms), at microphone and output; they start together."""
+"""Three more of the page's recorders (blocks of 20 ms); they start together.
+
+At the microphone, at the output, and at a source that is 0 before a moment in the page and 1 from then on.
+"""
+
+_WAITING_DEVICE: Final = """
+const STEP = 63 * 128;
+window.AudioContext = class extends OfflineAudioContext {
+  #isRunning = false;
+  constructor() {
+    super({ length: 120 * sampleRate, sampleRate });
+    window.device = this;
+  }
+  async resume() {}
+  async play(isOver) {
+    const pieces = [];
+    do pieces.push(await this.#step()); while (!isOver());
+    return [...pieces, await this.#step()];
+  }
+  async #step() {
+    const before = this.currentTime;
+    const played = this.suspend(before + STEP / sampleRate);
+    if (this.#isRunning) super.resume();
+    else this.startRendering();
+    this.#isRunning = true;
+    await played;
+    await new Promise((wake) => setTimeout(wake));
+    return voiceTest.outputSamples(1000 * (this.currentTime - before));
+  }
+};
+"""
+"""In place of the page's audio device: one whose time goes on only while the test listens."""
 
 
 @attrs.frozen(eq=False)
@@ -104,6 +149,18 @@ class Heard:
 
     microphone: Levels
     output: Levels
+    moment: Levels
+    """0 before the moment that `Console.start_tap` was told of, then 1."""
+
+    @property
+    def sound_after_ms(self) -> int:
+        """How long after the moment the page still sounded; 0 where it was silent by then.
+
+        By the clock of the sound itself: it does not count how late anybody looked.
+        """
+        (after,) = np.nonzero(self.moment)
+        (loud,) = np.nonzero(self.output[after[0] :] > SILENT_RMS)
+        return LEVEL_MS * (int(loud[-1]) + 1) if len(loud) else 0
 
 
 @attrs.define
@@ -172,14 +229,43 @@ class Console:
         )
         return messages
 
-    def start_tap(self) -> None:
-        """Record from here on what `heard` tells; once for each page, when it is connected."""
-        self.page.evaluate("startTap()")
+    def start_tap(self, moment: str = "() => false") -> None:
+        """Record from here on what `heard` tells; once for each page, when it is connected.
+
+        ``moment`` is a JavaScript predicate of the events that the page's parts dispatch to each other.
+        """
+        self.page.evaluate(f"startTap({moment})")
+        self.wait_for("tap.moment.levels.length > 0")
 
     def heard(self) -> Heard:
         """What has been recorded since `start_tap`."""
-        microphone, output = self.look("[tap.microphone.levels, tap.output.levels]")
-        return Heard(np.array(microphone), np.array(output))
+        levels = self.look("[tap.microphone.levels, tap.output.levels, tap.moment.levels]")
+        return Heard(*map(np.array, levels))
+
+    def heard_after(self, duration_ms: int) -> Heard:
+        """The same, once the moment has come and the record is so much longer than now."""
+        self.wait_for("tap.moment.levels.at(-1) > 0")
+        levels = self.look("tap.output.levels.length") + duration_ms // LEVEL_MS
+        self.wait_for(f"Math.min(tap.output.levels.length, tap.moment.levels.length) >= {levels}")
+        return self.heard()
+
+    def use_waiting_device(self) -> None:
+        """Before connecting: let no sound go out but in `listen`."""
+        self.page.evaluate(f"(sampleRate) => {{ {_WAITING_DEVICE} }}", WAITING_DEVICE_HZ)
+
+    def listen(self, until: str) -> Levels:
+        """Every sample that goes out until a JavaScript expression holds, and for a moment more.
+
+        At `WAITING_DEVICE_HZ`.
+        """
+        encoded: str = self.page.evaluate(
+            f"""async () => {{
+                const {{ toBase64 }} = await import("/test/codec.js");
+                const samples = Float32Array.from((await device.play(() => {until})).flat());
+                return toBase64(new Uint8Array(samples.buffer));
+            }}"""
+        )
+        return np.frombuffer(b64decode(encoded), "<f4").astype(float)
 
     def loudest(self, duration_ms: int) -> float:
         """The greatest RMS of 20 ms of output, watched for a while."""

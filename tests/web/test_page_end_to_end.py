@@ -18,13 +18,11 @@ import pytest
 
 from tests.bench import sounds
 from tests.fakes.recordings import to_pcm
-from tests.web.chromium import Console, open_console, run_chromium
+from tests.web.chromium import LEVEL_MS, SILENT_RMS, Console, open_console, run_chromium
 from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, Samples
 
 RECORDING = Path(moonshine_voice.__file__).parent / "assets" / "clone-test.wav"
 AUDIBLE_RMS = 0.01
-SILENT_RMS = 0.001
-LEVEL_MS = 5
 
 
 @pytest.fixture(scope="module")
