@@ -200,23 +200,23 @@ async def test_links_side_by_side_hear_only_their_own(moonshine: Moonshine) -> N
 
 
 async def test_the_event_loop_runs_on_while_recognising(moonshine: Moonshine) -> None:
-    """While seconds of speech are recognised, other tasks go on."""
-    delays_s: list[float] = []
+    """While seconds of speech are recognised, other tasks go on, with CPU and lock to be had."""
+    beats = 0
 
     async def heartbeat() -> None:
+        nonlocal beats
         while True:
-            before_s = time.perf_counter()
             await trio.sleep(0.002)
-            delays_s.append(time.perf_counter() - before_s - 0.002)
+            beats += 1
 
     async with provider(moonshine).connect(SttOptions()) as link, trio.open_nursery() as nursery:
-        began_s = time.perf_counter()
+        all_began_s, loop_began_s = time.process_time(), time.thread_time()
         nursery.start_soon(heartbeat)
         audio = to_pcm(load("two_cities")[33 * SAMPLE_RATE_HZ : 43 * SAMPLE_RATE_HZ])
         await transcribe(link, audio, AudioFormat("pcm", SAMPLE_RATE_HZ))
         nursery.cancel_scope.cancel()
-    # Recognition on the loop would block it for most of the time; a single delay is the machine's.
-    assert sum(delay_s for delay_s in delays_s if delay_s > 0.02) < 0.5 * (time.perf_counter() - began_s)
+    assert time.thread_time() - loop_began_s < 0.3 * (time.process_time() - all_began_s)
+    assert beats > 150  # some 680 on an idle machine; held up by each step, it would be one a step
 
 
 async def test_words_have_times_of_the_sessions_audio(moonshine: Moonshine) -> None:

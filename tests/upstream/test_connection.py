@@ -211,7 +211,7 @@ async def test_what_is_sent_at_once_arrives_whole_and_in_order() -> None:
 
 
 async def test_nothing_is_sent_at_once_where_that_cannot_be() -> None:
-    """Over a stream without a socket of its own, as with TLS; on a connection that is closed or broken."""
+    """Over a stream that always waits; on a connection that is closed or broken."""
     connection, _, _ = pair()
     assert not connection.send_now(b"hello")
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -181,7 +181,7 @@ class _Link:
         size_bytes = len(audio)
         if not self._has_begun or self._closed.is_set() or size_bytes > self._max_chunk_bytes:
             return False
-        if not self._websocket.is_direct or not self._websocket.send_now(
+        if not self._websocket.is_flushed or not self._websocket.send_now(
             encode_chunk(audio, self._format.sample_rate_hz)
         ):
             return False

@@ -16,7 +16,8 @@ from typing import Final
 import trio
 from trio_websocket import CloseReason, ConnectionClosed
 
-from voice_fsm.upstream.eager import EagerStream, write_now
+from voice_fsm.upstream.eager import EagerStream
+from voice_fsm.upstream.tls import TlsStream
 from voice_fsm.wire.frames import (
     BINARY,
     CLOSE,
@@ -47,12 +48,8 @@ class UpstreamSocket:
 
     def __init__(self, stream: trio.abc.Stream, early: bytes, max_message_bytes: int) -> None:
         self._stream = stream
-        self._socket = stream.socket if isinstance(stream, EagerStream) else None
-        """To write to without waiting; TLS has its own state between us and the socket."""
-        self.is_direct = self._socket is not None
-        """Whether nothing, such as TLS, lies between us and the socket, so that `send_now` is worth a try."""
-        self._unsent = b""
-        """The end of a frame that the socket did not take at once."""
+        self._eager = stream if isinstance(stream, EagerStream | TlsStream) else None
+        """The stream, if it can be written to without waiting: every one that leads to another process."""
         self._frames = FrameReader(max_message_bytes, of_client=False)
         self._frames.feed(early)
         self._sending = trio.Lock()
@@ -98,22 +95,20 @@ class UpstreamSocket:
 
         The end of a message that the socket does not take at once is left to the next sender, or to `flush`.
         """
-        if self._socket is None or self._unsent or self._sending.locked():
+        if self._eager is None or not self._eager.is_flushed or self._sending.locked():
             return False
         if self.closed is not None or self._said_goodbye:
             return False
-        frame = encode_frame(TEXT, text, os.urandom(_MASK_BYTES))
         try:
-            sent_bytes = write_now(self._socket, frame)
-        except OSError:
+            self._eager.push(encode_frame(TEXT, text, os.urandom(_MASK_BYTES)))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False  # the next sender will be told why
-        self._unsent = frame[sent_bytes:] if sent_bytes else b""
-        return sent_bytes > 0
+        return True
 
     @property
     def is_flushed(self) -> bool:
         """Whether the socket has taken all that was sent."""
-        return not self._unsent
+        return self._eager is None or self._eager.is_flushed
 
     async def flush(self) -> None:
         """Wait until the socket has taken what was sent.
@@ -252,8 +247,7 @@ class UpstreamSocket:
         await _acquire(self._sending)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            unsent, self._unsent = self._unsent, b""
-            await self._send_whole(unsent + frame)
+            await self._send_whole(frame)
         finally:
             self._sending.release()
 

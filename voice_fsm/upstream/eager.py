@@ -46,21 +46,49 @@ async def read_when_ready(socket: trio.socket.SocketType, max_bytes: int) -> byt
 
 
 class EagerStream(trio.abc.HalfCloseableStream):
-    """A TCP stream whose `send_all` is a checkpoint only where it has to wait, or has been cancelled."""
+    """A TCP stream that is written to without waiting, as far as the socket takes it.
+
+    `send_all` is a checkpoint only where it has to wait, or has been cancelled. What is cancelled while it
+    waits has been handed over nevertheless: it goes out with what is sent next.
+    """
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
+        self._unsent: bytes | memoryview = b""
+        """What the socket has not taken yet, in order."""
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the socket has taken all that was handed over."""
+        return not self._unsent
+
+    def push(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand over data; what the socket does not take at once goes out with the next call, or `send_all`.
+
+        It may not change until then.
+
+        Raises:
+            trio.BrokenResourceError: the peer takes no more.
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if data:
+            self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
+        if not self._unsent:
+            return
+        try:
+            self._unsent = self._unsent[write_now(self.socket, self._unsent) :] or b""
+        except OSError as error:
+            closed_here = self.socket.fileno() < 0
+            raise (trio.ClosedResourceError if closed_here else trio.BrokenResourceError) from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything; one task at a time."""
+        """Send everything, what was handed over before first."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            sent_bytes = write_now(self.socket, data)
-        except OSError:
-            sent_bytes = 0  # the stream itself says what that means
-        if sent_bytes < len(data):
-            await self._stream.send_all(memoryview(data)[sent_bytes:])
+        self.push(data)
+        while self._unsent:
+            await trio.lowlevel.wait_writable(self.socket)
+            self.push(b"")
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not have to."""

@@ -9,8 +9,8 @@ import attrs
 import httpx
 import trio
 
-from voice_fsm.upstream.eager import EagerStream
 from voice_fsm.upstream.http_message import AnswerReader, written
+from voice_fsm.upstream.tls import TlsStream
 from voice_fsm.upstream.websocket import dial_tcp
 
 T = TypeVar("T")
@@ -116,9 +116,7 @@ class HttpConnection:
 
     def _has_unread(self) -> bool:
         """Whether more than the answer has come, and waits within TLS: the socket does not show it."""
-        if not isinstance(self._stream, trio.SSLStream):
-            return False
-        return self._stream._incoming.pending > 0  # noqa: SLF001  # Trio has no public way to ask
+        return isinstance(self._stream, TlsStream) and self._stream.has_unread
 
     async def _send(self, *pieces: bytes) -> None:
         """Send; a peer that takes no more may have answered all the same (RFC 9112, section 9.5)."""
@@ -141,14 +139,8 @@ async def open_connection(origin: Origin, tls: ssl.SSLContext) -> HttpConnection
         try:
             tcp = await dial_tcp(origin.host, origin.port)
             failing.callback(tcp.socket.close)
-            stream = await _start_tls(tcp, origin.host, tls) if origin.scheme == "https" else tcp
+            stream = await TlsStream.open(tcp, tls, origin.host) if origin.scheme == "https" else tcp
         except (OSError, trio.BrokenResourceError) as error:
             raise httpx.ConnectError(str(error)) from error
         failing.pop_all()
         return HttpConnection(origin, stream, tcp.socket)
-
-
-async def _start_tls(tcp: EagerStream, host: str, tls: ssl.SSLContext) -> trio.abc.Stream:
-    stream = trio.SSLStream(tcp, tls, server_hostname=host, https_compatible=True)
-    await stream.do_handshake()
-    return stream

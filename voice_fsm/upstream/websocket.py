@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib.metadata import version
-from typing import Final
+from typing import Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -32,11 +32,12 @@ from voice_fsm.errors import ProviderError, ProviderFault, Upstream
 from voice_fsm.upstream.connection import READ_BYTES, UpstreamSocket
 from voice_fsm.upstream.eager import EagerStream
 from voice_fsm.upstream.faults import provider_error, refused
+from voice_fsm.upstream.tls import TlsStream
 
 log = structlog.get_logger()
 
 Dial = Callable[[str, int], Awaitable[trio.abc.HalfCloseableStream]]
-"""Opens the stream to a host and port; raises OSError."""
+"""Opens the stream to a host and port, an `EagerStream` if TLS is to be spoken on it; raises OSError."""
 
 _GOODBYE_S: Final = 1.0
 """How long the peer may take to answer our close frame."""
@@ -208,19 +209,17 @@ async def _open_stream(
         raise provider_error(request.upstream, ProviderFault.UNREACHABLE) from error
     try:
         if request.address.scheme == "wss":
-            stream = await _start_tls(stream, request, tls or default_tls_context())
+            stream = await _start_tls(cast(EagerStream, stream), request, tls or default_tls_context())
         yield stream
     finally:
         await trio.aclose_forcefully(stream)
 
 
-async def _start_tls(stream: trio.abc.Stream, request: _Request, tls: ssl.SSLContext) -> trio.abc.Stream:
-    secured = trio.SSLStream(stream, tls, server_hostname=request.host, https_compatible=True)
+async def _start_tls(tcp: EagerStream, request: _Request, tls: ssl.SSLContext) -> TlsStream:
     try:
-        await secured.do_handshake()
+        return await TlsStream.open(tcp, tls, request.host)
     except trio.BrokenResourceError as error:
         raise provider_error(request.upstream, ProviderFault.UNREACHABLE) from error
-    return secured
 
 
 async def _shake_hands(stream: trio.abc.Stream, request: _Request) -> bytes:
