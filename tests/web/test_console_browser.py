@@ -7,8 +7,9 @@ against another one. Those that ask for `server` too need it scripted.
 import re
 import time
 import wave
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -217,11 +218,13 @@ def test_microphone_arrives_as_16_khz_pcm(server: FakeVoiceServer, console: Cons
 
 
 RECORD_S: Final = 4
-RECORD: Final = """async (samples) => {
+RECORD: Final = """async (recorded) => {
     const { Microphone } = await import("/test/capture.js");
+    const { SampleDecoder, fromBase64, toBase64 } = await import("/test/codec.js");
+    const samples = new SampleDecoder("pcm").decode(fromBase64(recorded));
     const context = new OfflineAudioContext(1, samples.length, 48000);
     const buffer = context.createBuffer(1, samples.length, 48000);
-    buffer.copyToChannel(Float32Array.from(samples), 0);
+    buffer.copyToChannel(samples, 0);
     const source = new AudioBufferSourceNode(context, { buffer });
     context.createMediaStreamSource = () => source;
     navigator.mediaDevices.getUserMedia = async () => new MediaStream();
@@ -229,7 +232,7 @@ RECORD: Final = """async (samples) => {
     const microphone = new Microphone(context);
     const frames = [];
     let level = 0;
-    microphone.addEventListener("frame", ({ detail }) => frames.push([...detail]));
+    microphone.addEventListener("frame", ({ detail }) => frames.push(toBase64(detail)));
     microphone.addEventListener("level", () => (level += 1));
     await microphone.start();
     source.start();
@@ -242,12 +245,10 @@ RECORD: Final = """async (samples) => {
 
 def test_every_sample_of_the_microphone_is_in_a_frame(console: Console) -> None:
     """With a device that waits for the page: the recording at 16 kHz, in frames of 100 ms."""
-    frames = console.page.evaluate(
-        RECORD,
-        [float(sample) / 32768 for sample in np.frombuffer(recorded_pcm(RECORD_S), "<i2")],
-    )
+    recorded = b64encode(recorded_pcm(RECORD_S)).decode()
+    frames = [b64decode(frame) for frame in console.page.evaluate(RECORD, recorded)]
     assert [len(frame) for frame in frames] == [3200] * (RECORD_S * 10)
-    heard = np.frombuffer(bytes(chain.from_iterable(frames)), "<i2").astype(float)
+    heard = np.frombuffer(b"".join(frames), "<i2").astype(float)
     assert np.corrcoef(heard, recording()[: len(heard)])[0, 1] > 0.999
 
 
