@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import time
@@ -196,8 +197,13 @@ def test_a_process_killed_while_it_writes(tmp_path: Path) -> None:
         for _ in range(4):
             assert process.stdout.readline()
         deadline_s = time.monotonic() + 10
-        while not list(tmp_path.glob("*.tmp")) and time.monotonic() < deadline_s:
-            pass
+        while time.monotonic() < deadline_s:
+            if not list(tmp_path.glob("*.tmp")):
+                continue
+            process.send_signal(signal.SIGSTOP)  # so that it cannot finish before it is struck
+            if list(tmp_path.glob("*.tmp")):
+                break
+            process.send_signal(signal.SIGCONT)
         process.kill()
     assert list(tmp_path.glob("*.tmp")), "it was not struck in the middle: this proves nothing"
     store = DiskStore(tmp_path, 10**9)

@@ -22,12 +22,16 @@ UNFINISHED: Final = ".wav.part"
 def append_sound(path: Path, before_bytes: int, pcm: bytes) -> None:
     """Add stereo PCM to a file that exists and has so much of it; then its header tells the new length.
 
+    So it can be played meanwhile, as far as its header tells; the first thing in it is an empty one.
+
     Blocks: for a thread. The file is open only meanwhile.
 
     Raises:
         OSError: it cannot be written, or was removed.
     """
     with path.open("r+b") as file:
+        if not before_bytes:
+            file.write(wav_header(FORMAT, 0, CHANNELS))
         file.seek(WAV_HEADER_BYTES + before_bytes)
         file.write(pcm)
         file.seek(0)
