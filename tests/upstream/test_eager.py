@@ -1,10 +1,13 @@
 """Streams that write at once what the socket takes."""
 
+import socket
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
 
-from voice_fsm.upstream.eager import EagerStream
+from voice_fsm.upstream.eager import EagerStream, write_now
 
 MUCH = 8 * 1024 * 1024
 
@@ -74,3 +77,35 @@ async def test_a_broken_connection_is_told() -> None:
         await peer.aclose()  # with a reset, for there was something to read
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"hello")
+
+
+async def test_a_stream_closed_as_data_comes_reads_nobody_elses() -> None:
+    """Its descriptor's number is given to the next socket at once, and the reader has been woken already."""
+    read: list[bytes] = []
+    others: list[socket.socket] = []
+
+    async def close_and_open_another(stream: EagerStream, moment: socket.socket) -> None:
+        await trio.lowlevel.wait_readable(moment)
+        stream.socket.close()
+        others.extend(socket.socketpair())
+        for other in others[-2:]:
+            other.send(b"secret")
+
+    async def receive(stream: EagerStream) -> None:
+        with suppress(trio.ClosedResourceError):
+            read.append(await stream.receive_some())
+
+    for _ in range(20):
+        stream, peer = await open_pair()
+        near, far = socket.socketpair()
+        async with peer, trio.open_nursery() as nursery:
+            nursery.start_soon(close_and_open_another, stream, far)
+            nursery.start_soon(receive, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            near.send(b"now")  # who is ready first mostly runs first
+            write_now(peer.socket, b"ours")
+        others += [near, far]
+    for other in others:
+        other.close()
+    assert set(read) <= {b"ours"}
+    assert len(read) < 20

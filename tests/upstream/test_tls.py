@@ -14,6 +14,7 @@ from voice_fsm.upstream.tls import TlsStream
 from voice_fsm.upstream.websocket import dial_tcp
 
 HOST = "service.example.com"
+IDN_HOST = "straße.example"
 MUCH = bytes(range(256)) * 4 * 1024
 Peer = trio.SSLStream[trio.SocketStream]
 
@@ -24,7 +25,7 @@ class Authority:
     def __init__(self) -> None:
         ca = trustme.CA()
         self.theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        ca.issue_cert(HOST).configure_cert(self.theirs)
+        ca.issue_cert(HOST, IDN_HOST).configure_cert(self.theirs)
         self.ours = ssl.create_default_context()
         ca.configure_trust(self.ours)
 
@@ -47,7 +48,7 @@ async def listening(serve: Callable[[trio.SocketStream], Awaitable[None]]) -> As
 
 
 @asynccontextmanager
-async def connected(authority: Authority) -> AsyncIterator[tuple[TlsStream, Peer]]:
+async def connected(authority: Authority, host: str = HOST) -> AsyncIterator[tuple[TlsStream, Peer]]:
     """The two ends of a connection, hands shaken."""
     peers: list[Peer] = []
     agreed = trio.Event()
@@ -58,7 +59,7 @@ async def connected(authority: Authority) -> AsyncIterator[tuple[TlsStream, Peer
         agreed.set()
 
     async with listening(shake_hands) as tcp:
-        ours = await TlsStream.open(tcp, authority.ours, HOST)
+        ours = await TlsStream.open(tcp, authority.ours, host)
         await agreed.wait()
         yield ours, peers[0]
 
@@ -142,6 +143,35 @@ async def test_what_is_no_tls_is_broken(authority: Authority) -> None:
     async with connected(authority) as (ours, peer):
         await peer.transport_stream.send_all(b"HTTP/1.1 200 OK")
         with pytest.raises(trio.BrokenResourceError):
+            await ours.receive_some()
+
+
+async def test_a_name_is_checked_as_it_is_looked_up(authority: Authority) -> None:
+    """By IDNA 2008, in which an eszett is a letter of its own."""
+    async with connected(authority, IDN_HOST) as (ours, peer):
+        await ours.send_all(b"hello")
+        assert await peer.receive_some() == b"hello"
+
+
+@pytest.mark.parametrize("host", ["", "a" * 64, "\0"])
+async def test_what_is_no_name_is_broken(authority: Authority, host: str) -> None:
+    """No certificate can have it."""
+
+    async def serve(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with listening(serve) as tcp:
+        with pytest.raises(trio.BrokenResourceError):
+            await TlsStream.open(tcp, authority.ours, host)
+
+
+async def test_a_closed_stream_gives_nothing_more(authority: Authority) -> None:
+    """Not even what it has."""
+    async with connected(authority) as (ours, peer):
+        await peer.send_all(b"hello")
+        assert await ours.receive_some(4) == b"hell"
+        await ours.aclose()
+        with pytest.raises(trio.ClosedResourceError):
             await ours.receive_some()
 
 

@@ -473,6 +473,7 @@ def test_the_default_tls_context_checks_names_and_knows_authorities() -> None:
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.cert_store_stats()["x509_ca"] > 50
+    assert context.options & ssl.OP_NO_RENEGOTIATION
     assert default_tls_context() is context
 
 

@@ -90,7 +90,7 @@ class LocalStt:
 
     @asynccontextmanager
     async def connect(self, options: SttOptions) -> AsyncIterator[LocalSttLink]:
-        """Open a link.
+        """Open a link; nobody may iterate it any more when it is left.
 
         All of the options count, except ``model_id``: there is one model. Times of words are estimates, see
         `voice_fsm.stt.listener.estimate_words`.

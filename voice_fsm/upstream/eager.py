@@ -39,6 +39,8 @@ async def read_when_ready(socket: trio.socket.SocketType, max_bytes: int) -> byt
         raise trio.ClosedResourceError
     while True:
         await trio.lowlevel.wait_readable(descriptor)  # ends with an error if it is closed meanwhile
+        if socket.fileno() != descriptor:  # closed after we were woken; the number may be another's by now
+            raise trio.ClosedResourceError
         try:
             return os.read(descriptor, max_bytes)
         except BlockingIOError:
@@ -103,6 +105,7 @@ class EagerStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent."""
+        await self.send_all(b"")
         await self._stream.send_eof()
 
     async def aclose(self) -> None:

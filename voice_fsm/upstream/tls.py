@@ -7,6 +7,7 @@ OpenSSL between two buffers in memory, which never waits, and an `EagerStream` d
 import ssl
 from typing import Final
 
+import idna
 import trio
 
 from voice_fsm.upstream.eager import EagerStream
@@ -29,7 +30,10 @@ class TlsStream(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: there is no agreement, or the host is not trusted.
         """
-        stream = cls(tcp, context, host)
+        try:
+            stream = cls(tcp, context, host if host.isascii() else idna.encode(host, uts46=True).decode())
+        except (ValueError, TypeError) as error:  # no certificate can have this name
+            raise trio.BrokenResourceError from error
         await stream._shake_hands()
         return stream
 
@@ -71,6 +75,8 @@ class TlsStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for data, a record at most."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._tcp.socket.fileno() < 0:
+            raise trio.ClosedResourceError
         while True:
             try:
                 return self._tls.read(max_bytes or _RECORD_BYTES)
