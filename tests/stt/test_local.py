@@ -18,6 +18,7 @@ from voice_fsm.audio.samples import ulaw_encode
 from voice_fsm.errors import ClientError, ProviderError
 from voice_fsm.fsm.options import SttOptions
 from voice_fsm.stt.base import CommittedTranscript, PartialTranscript, SttLink, SttProvider, Transcript
+from voice_fsm.stt.listener import Listener, ListeningRules
 from voice_fsm.stt.local import MAX_WAIT_S, LocalStt, default_max_sessions, open_local_stt
 from voice_fsm.stt.local_link import STEP_S, LocalSttLink
 from voice_fsm.stt.moonshine import SAMPLE_RATE_HZ, EngineError, Moonshine, Samples
@@ -150,6 +151,14 @@ async def test_a_reading_is_transcribed_as_it_is_fed() -> None:
     assert 4 <= len(commits(transcripts)) <= 16
     kinds = [type(transcript) for transcript in transcripts]
     assert (CommittedTranscript, CommittedTranscript) not in pairwise([CommittedTranscript, *kinds])
+
+
+def test_partials_follow_speech_along(moonshine: Moonshine) -> None:
+    """Where recognising costs no time, several in each sentence; a busy machine leaves some out."""
+    listener = Listener(moonshine, ThoroughJudges().lend(), ListeningRules(), clock_s=lambda: 0.0)
+    speech = load("two_cities")[: 8 * SAMPLE_RATE_HZ]
+    heard = [t for at in range(0, len(speech), 3200) for t in listener.hear(speech[at : at + 3200])]
+    assert len(partials(heard)) >= 10
 
 
 async def test_short_sentences_are_committed_one_by_one(moonshine: Moonshine) -> None:
