@@ -19,12 +19,12 @@ class Companding:
     """Half a second after audio was kept, makes mu-law of it and of what else came meanwhile."""
 
     def __init__(self) -> None:
-        self._due: list[Unanswered] = []
+        self._due: set[Unanswered] = set()
         self._is_due = trio.Event()
 
     def add(self, kept: Unanswered) -> None:
-        """Make this smaller the next time, once."""
-        self._due.append(kept)
+        """Make this smaller the next time, once, however often it is added."""
+        self._due.add(kept)
         self._is_due.set()
 
     async def run(self) -> None:
@@ -32,7 +32,7 @@ class Companding:
         while True:
             await self._is_due.wait()
             await trio.sleep(EVERY_S)
-            due, self._due, self._is_due = self._due, [], trio.Event()
+            due, self._due, self._is_due = self._due, set(), trio.Event()
             for number, kept in enumerate(due, 1):
                 kept.compand()
                 if number % AT_ONCE == 0:

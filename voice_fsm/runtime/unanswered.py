@@ -34,9 +34,8 @@ class Unanswered:
     """Audio and commits, in the order in which they were sent; the oldest is forgotten first."""
 
     def __init__(self, tell_exact: Callable[["Unanswered"], None] | None = None) -> None:
-        """``tell_exact`` is told when there is audio again that `compand` may make smaller."""
+        """``tell_exact`` is told of each audio that `compand` may make smaller."""
         self._tell_exact = tell_exact
-        self._was_told = False
         self._items: deque[bytes | _Companded | Commit] = deque()
         self.size_bytes = 0
         """Of all audio, as it came."""
@@ -52,13 +51,11 @@ class Unanswered:
         if isinstance(item, Commit):
             return
         self.size_bytes += len(item)
-        if self._tell_exact is not None and not self._was_told:
-            self._was_told = True
+        if self._tell_exact is not None:
             self._tell_exact(self)
 
     def compand(self) -> None:
         """Make mu-law of the PCM after the newest commit, if it is not mu-law yet and worth it."""
-        self._was_told = False
         exact: list[bytes] = []
         while self._items and isinstance(item := self._items[-1], bytes):
             exact.append(item)
